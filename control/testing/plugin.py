@@ -1,0 +1,42 @@
+"""The pytest plugin: a real PostgreSQL server, and a database of its own for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from control.testing.database import Databases
+
+
+@pytest.fixture(scope="session")
+def databases() -> Iterator[Databases]:
+    """What the fixtures below draw from; for a test that needs several databases."""
+    from control.testing import server
+    from control.testing.database import Databases
+
+    databases = Databases(server.conninfo)
+    yield databases
+    databases.close()
+
+
+@pytest.fixture(scope="session")
+def postgres(databases: Databases) -> str:
+    """The conninfo of the test server's database `postgres`, as superuser. Shared: leave no traces."""
+    return databases.server()
+
+
+@pytest.fixture
+def database(databases: Databases) -> Iterator[str]:
+    """The conninfo, as superuser, of a fresh database with our schema and a clock that can be moved."""
+    with databases.cloned() as conninfo:
+        yield conninfo
+
+
+@pytest.fixture
+def empty_database(databases: Databases) -> Iterator[str]:
+    """The conninfo, as superuser, of a fresh database with nothing in it."""
+    with databases.empty() as conninfo:
+        yield conninfo
