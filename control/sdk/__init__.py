@@ -1,0 +1,31 @@
+"""What the author of a graph imports.
+
+Nodes stay plain functions and graphs stay plain LangGraph: everything here also works without a control plane, where a
+question is an interrupt and an effect is a call. Under one, questions become approvals whose decision binds, waits hold
+no worker, and effects and model answers outlive the worker that made them.
+
+- `approval`, `ask`: hold the run until somebody answers.
+- `wait_until`, `wait_for`, `wait_for_signal`: suspend the run.
+- `effect`, `aeffect`: change something outside, once; `recorded`, `arecorded`: ask a model, once.
+"""
+
+from control.sdk.approval import Decision, approval, ask
+from control.sdk.effect import InDoubt, aeffect, arecorded, effect, recorded
+from control.sdk.ports import Begun, EffectPort
+from control.sdk.wait import wait_for, wait_for_signal, wait_until
+
+__all__ = [
+    "Begun",
+    "Decision",
+    "EffectPort",
+    "InDoubt",
+    "aeffect",
+    "approval",
+    "arecorded",
+    "ask",
+    "effect",
+    "recorded",
+    "wait_for",
+    "wait_for_signal",
+    "wait_until",
+]

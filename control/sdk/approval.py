@@ -1,0 +1,137 @@
+"""Questions that hold a run until a person, or a policy, answers.
+
+Both are LangGraph interrupts with a typed answer: LangGraph validates it before the node sees it and keeps nothing of
+one that does not fit, so a wrong answer can be given again. The control plane turns `control.approval` into an approval
+with a packet and delivers the binding decision; in plain LangGraph, `Command(resume=...)` delivers it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cache
+from typing import Any, Generic, Literal, TypeVar
+
+from langgraph.types import interrupt
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, create_model, model_validator
+
+A = TypeVar("A", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision(Generic[A]):
+    """What was decided. `answer` is there when the question had an answer type and was approved. `by` and `at` are the
+    control plane's; in plain LangGraph they are what the caller said, or None."""
+
+    approved: bool
+    answer: A | None
+    by: str | None
+    at: datetime | None
+    note: str | None
+
+
+def approval(
+    title: str,
+    *,
+    action: Mapping[str, Any],
+    on_yes: str,
+    on_no: str,
+    evidence: Sequence[Mapping[str, Any]] = (),
+    answer: type[A] | None = None,
+    risk: str | None = None,
+    confidence: float | None = None,
+    on_silence: str | None = None,
+    reversible: bool | None = None,
+    expires_in: timedelta | None = None,
+) -> Decision[A]:
+    """Ask whether `action` may happen, and return once a permitted person has decided.
+
+    `action` and `evidence` are what the approver sees and what the decision is bound to by its digest: exact arguments,
+    plain JSON values. `on_yes`, `on_no` and `on_silence` are sentences; `confidence` lies in 0..1. `answer` is a model
+    for what an approver must add (an amount, a condition). Whatever the node did before this line is done again when it
+    is resumed, so put effects behind their own `effect(...)`.
+    """
+    value = {
+        "type": "control.approval",
+        "title": title,
+        "action": dict(action),
+        "evidence": [dict(item) for item in evidence],
+        "risk": risk,
+        "confidence": confidence,
+        "on_yes": on_yes,
+        "on_no": on_no,
+        "on_silence": on_silence,
+        "reversible": reversible,
+        "expires_in_s": _seconds(expires_in),
+    }
+    given: Any = interrupt(value, response_schema=_verdict(answer))
+    return Decision(given.decision == "approve", given.answer, given.by, given.at, given.note)
+
+
+def ask(
+    question: str,
+    *,
+    answer: type[A],
+    evidence: Sequence[Mapping[str, Any]] = (),
+    expires_in: timedelta | None = None,
+) -> A:
+    """Ask a person for something the run needs (not for permission) and return it as an `answer`."""
+    value = {
+        "type": "control.question",
+        "title": question,
+        "evidence": [dict(item) for item in evidence],
+        "expires_in_s": _seconds(expires_in),
+    }
+    given: Any = interrupt(value, response_schema=_reply(answer))
+    typed: A = given.answer
+    return typed
+
+
+class _Given(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    note: str | None = Field(None, description="A sentence for the record")
+    by: str | None = Field(None, description="Who answered")
+    at: AwareDatetime | None = Field(None, description="When it was answered")
+
+
+class _Verdict(_Given):
+    decision: Literal["approve", "reject"]
+    answer: None = None
+
+
+class _VerdictWithAnswer(_Given):
+    decision: Literal["approve", "reject"]
+    answer: BaseModel | None = None
+
+    @model_validator(mode="after")
+    def _approval_carries_its_answer(self) -> _VerdictWithAnswer:
+        if self.decision == "approve" and self.answer is None:
+            raise ValueError("an approval of this question needs an answer")
+        return self
+
+
+# The same rule for those who validate by JSON Schema.
+_ANSWER_IF_APPROVED: dict[str, Any] = {
+    "if": {"properties": {"decision": {"const": "approve"}}},
+    "then": {"required": ["answer"], "properties": {"answer": {"not": {"type": "null"}}}},
+}
+
+
+@cache
+def _verdict(answer: type[BaseModel] | None) -> type[BaseModel]:
+    if answer is None:
+        return _Verdict
+    fields: dict[str, Any] = {"answer": (answer | None, Field(None, description="Required to approve"))}
+    rule = {"json_schema_extra": _ANSWER_IF_APPROVED}
+    return create_model(f"{answer.__name__}Verdict", __base__=_VerdictWithAnswer, __cls_kwargs__=rule, **fields)
+
+
+@cache
+def _reply(answer: type[BaseModel]) -> type[BaseModel]:
+    return create_model(f"{answer.__name__}Reply", __base__=_Given, answer=(answer, ...))
+
+
+def _seconds(span: timedelta | None) -> float | None:
+    return None if span is None else span.total_seconds()

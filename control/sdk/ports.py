@@ -1,0 +1,64 @@
+"""What the SDK asks of the saver, so that it needs no database itself.
+
+A saver that has an attribute `effects` (an `EffectPort`) is found through the running node's configuration. Under any
+other saver an effect is simply called, and an interruption may repeat it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from langchain_core.runnables import RunnableConfig
+
+Kind = Literal["effect", "model"]
+How = Literal["called", "probed", "told"]
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What is recorded about a key.
+
+    - `new`: the intent is committed now; the call may be made. `calls` counts it, so 1 is the first call ever and more
+      than 1 means that an earlier one failed or was cut off.
+    - `done`: it happened in an earlier attempt; `outcome` is what it returned.
+    - `in_flight`: an earlier attempt committed the intent and never recorded an end. Nothing was written.
+
+    `idempotency_key` is what the other side sees: the key made unique across runs (and branches of a rewound run), the
+    same string for every call of this effect.
+    """
+
+    state: Literal["new", "done", "in_flight"]
+    outcome: Any
+    idempotency_key: str
+    calls: int
+
+
+class EffectPort(Protocol):
+    """The effect ledger of the run whose node is executing; `config` is that node's own.
+
+    Both methods are fenced by the claim's epoch and return once their row is committed. `loop` is where they must run:
+    a synchronous node reaches them from its thread.
+    """
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop: ...
+
+    async def begin(self, config: RunnableConfig, *, key: str, name: str, kind: Kind, again: bool = False) -> Begun:
+        """Record the intent, or say what is known. `again` repeats a call that is in flight: its answer is `new`."""
+        ...
+
+    async def end(
+        self,
+        config: RunnableConfig,
+        *,
+        key: str,
+        state: Literal["done", "failed"],
+        outcome: Any,
+        how: How,
+        error: str | None,
+    ) -> None:
+        """Record what came of it. After `failed`, the next `begin` answers `new`. Refuses an outcome whose type would
+        not survive strict serialisation."""
+        ...
