@@ -1,0 +1,108 @@
+-- :name heads
+-- Everything recorded on the head of each thread that says where it stands: one row per thread asked for, in any order.
+-- State values are not read: of the head's own JSON one detoast, of the blobs those of control channels, and only where
+-- the version is news to the node it triggers; of the writes the control rows' blobs. Every lookup is an index probe, and
+-- LATERAL with LIMIT or an aggregate keeps the planner from joining whole tables.
+-- channels: {name, node, version, version seen, inline, in updated_channels, type, size}; channel_blobs beside it.
+-- writes: {checkpoint_ns, task_id, task_path, channel, type, xmin}; write_blobs beside it. The root's come first.
+-- locks: none
+select t.thread_id, h.checkpoint_id, h.metadata, d.channels, d.channel_blobs, w.writes, w.write_blobs,
+  n.writes as nested, n.write_blobs as nested_blobs, o.orphan_writes, d.format
+from unnest(%(threads)s::text[]) as t (thread_id)
+left join lateral (
+  select c.checkpoint_id, c.metadata, c.checkpoint
+  from checkpoints c
+  where c.thread_id = t.thread_id and c.checkpoint_ns = ''
+  order by c.checkpoint_id desc limit 1
+) h on true
+left join lateral (
+  select array_agg(array[
+      k.key, s.node, k.value, s.version, (j.channel_values ? k.key)::text, (j.updated_channels ? k.key)::text,
+      b.type, octet_length(b.blob)::text
+    ]) as channels,
+    array_agg(case when k.key <> '__start__' then b.blob end) as channel_blobs,
+    min(j.v) as format
+  from jsonb_to_record(h.checkpoint) as j (
+    v int, channel_values jsonb, channel_versions jsonb, versions_seen jsonb, updated_channels jsonb
+  )
+  cross join lateral jsonb_each_text(j.channel_versions) k
+  left join lateral (
+    select r.node, j.versions_seen -> r.node ->> k.key as version
+    from (select case when k.key ^@ 'branch:to:' then substr(k.key, 11) else split_part(k.key, ':', 3) end as node) r
+    where k.key <> '__start__'
+    union all
+    select r.node, r.seen ->> k.key
+    from jsonb_each(case when k.key = '__start__' then j.versions_seen end) as r (node, seen)
+    where r.seen ? k.key and r.node not in ('__input__', '__interrupt__', '__snapshot_bumps__')
+    limit 1
+  ) s on true
+  left join lateral (
+    select b.type, b.blob
+    from checkpoint_blobs b
+    where not j.channel_values ? k.key
+      and (k.key = '__pregel_tasks' or k.value collate "C" > coalesce(s.version, '') collate "C")
+      and b.thread_id = t.thread_id and b.checkpoint_ns = '' and b.channel = k.key and b.version = k.value
+      and b.type <> 'empty'
+    limit 1
+  ) b on true
+  where k.key in ('__start__', '__pregel_tasks') or k.key ^@ 'branch:to:' or k.key ^@ 'join:'
+) d on true
+left join lateral (
+  select array_agg(array[w.checkpoint_ns, w.task_id, w.task_path, w.channel, w.type, w.xmin::text]) as writes,
+    array_agg(w.blob) as write_blobs,
+    array_agg(w.task_id) filter (where w.channel = '__interrupt__') as asking
+  from (
+    select w.checkpoint_ns, w.task_id, w.task_path, w.channel, w.type, w.xmin, case
+        when w.channel in ('__error__', '__interrupt__', '__resume__') then w.blob
+        when w.channel = '__pregel_tasks' and w.task_id = '00000000-0000-0000-0000-000000000000' then w.blob
+      end as blob
+    from checkpoint_writes w
+    where w.thread_id = t.thread_id and w.checkpoint_ns = '' and w.checkpoint_id = h.checkpoint_id
+    order by w.task_id, w.idx
+  ) w
+) w on true
+left join lateral (
+  -- Subgraphs of the asking tasks: each first name of a namespace is found by one probe past the last, since a Send's
+  -- node is not in its path. Bounds end in a digit or letter, which every collation sorts after the same text's prefix.
+  with recursive space (ns) as (
+    (select w.checkpoint_ns from checkpoint_writes w
+     where w.thread_id = t.thread_id and w.checkpoint_ns > '' order by w.checkpoint_ns limit 1)
+    union all
+    select (select w.checkpoint_ns from checkpoint_writes w
+            where w.thread_id = t.thread_id
+              and w.checkpoint_ns > case when s.ns like '%%:%%' then split_part(s.ns, ':', 1) || ':g' else s.ns end
+            order by w.checkpoint_ns limit 1)
+    from space s where s.ns is not null
+  ),
+  bounds (low, high, since) as (
+    select s.ns, s.ns, h.checkpoint_id from space s where s.ns not like '%%:%%'
+    union all
+    select split_part(s.ns, ':', 1) || ':', split_part(s.ns, ':', 1) || ':g', h.checkpoint_id
+    from space s where s.ns like '%%|%%:%%' and split_part(s.ns, ':', 1) like '%%|%%'
+    union all
+    select split_part(s.ns, ':', 1) || ':' || a.task_id,
+      split_part(s.ns, ':', 1) || ':' || left(a.task_id, -1) || translate(right(a.task_id, 1), '0123456789abcdef', '123456789abcdefg'), ''
+    from space s, unnest(w.asking) as a (task_id) where s.ns like '%%:%%' and split_part(s.ns, ':', 1) not like '%%|%%'
+  )
+  select array_agg(array[x.checkpoint_ns, x.task_id, x.task_path, x.channel, x.type, x.xmin::text]) as writes,
+    array_agg(case when x.channel in ('__error__', '__interrupt__', '__resume__') then x.blob end) as write_blobs
+  from bounds
+  join lateral (
+    select q.checkpoint_ns, q.checkpoint_id, q.task_id
+    from checkpoint_writes q
+    where q.thread_id = t.thread_id and q.checkpoint_ns >= bounds.low and q.checkpoint_ns <= bounds.high
+      and q.checkpoint_id > bounds.since and q.channel = '__interrupt__'
+    offset 0
+  ) q on true
+  join lateral (
+    select x.*, x.xmin
+    from checkpoint_writes x
+    where x.thread_id = t.thread_id and x.checkpoint_ns = q.checkpoint_ns and x.checkpoint_id = q.checkpoint_id and x.task_id = q.task_id
+    offset 0
+  ) x on true
+) n on w.asking is not null
+left join lateral (
+  select count(distinct w.checkpoint_id) as orphan_writes
+  from checkpoint_writes w
+  where w.thread_id = t.thread_id and w.checkpoint_ns = '' and w.checkpoint_id > coalesce(h.checkpoint_id, '')
+) o on true
