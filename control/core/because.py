@@ -1,0 +1,173 @@
+"""Why a run has its status, in sentences built from the facts: one function for each rule of `run_status.RULES`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+from control.core.facts import AskKind, Facts, Order, OutcomeKind, WaitKind
+from control.core.failure import FailureClass
+
+Sentences = tuple[str, ...]
+
+ORPHANED: Final = "The worker that held it is gone; a peer takes it over."
+TIME_HAS_COME: Final = "That time has come, so the next free worker takes it."
+
+
+def clock(at: datetime) -> str:
+    """An instant as people read it, to the second."""
+    return f"{at.isoformat(' ', 'seconds')[:19]} UTC"
+
+
+def undoing(facts: Facts) -> Sentences:
+    return ("A worker is undoing what the run had done.", *_cancel(facts))
+
+
+def stopping(facts: Facts) -> Sentences:
+    return (*_cancel(facts), "The worker that holds it is stopping.")
+
+
+def working(facts: Facts) -> Sentences:
+    assert facts.claim is not None
+    held = f"Worker {facts.claim.worker_id} has held it since {clock(facts.claim.claimed_at)}."
+    stops = ("It stops at the next step boundary.",) if facts.pause else ()
+    return (held, *_pause(facts), *stops, *_questions(facts))
+
+
+def no_progress(facts: Facts) -> str:
+    assert facts.claim is not None
+    where = f" in {facts.claim.node}" if facts.claim.node else ""
+    return f"Its worker lives, but nothing has moved{where} since {clock(facts.claim.progress_at)}."
+
+
+def finished(facts: Facts) -> Sentences:
+    return ("Every step it had to take is done.", *_too_late(facts))
+
+
+def finished_short(facts: Facts) -> Sentences:
+    parts = "1 part" if facts.shortfalls == 1 else f"{facts.shortfalls} parts"
+    return (f"It finished, but {parts} failed and an error handler stood in.", *_too_late(facts))
+
+
+def cancelled(facts: Facts) -> Sentences:
+    return _cancel(facts) or ("Its last attempt was cancelled.",)
+
+
+def abandoned(facts: Facts) -> Sentences:
+    return (f"{facts.crashes} workers were lost while working on it, and the limit is {facts.crash_limit}.",)
+
+
+def stuck(facts: Facts) -> Sentences:
+    return ("Its checkpoint cannot advance: entering it again would fail again or lose the way.", *_error(facts))
+
+
+def graph_changed(_: Facts) -> Sentences:
+    return ("The deployed graph has changed, and the checkpoint no longer fits it (graph-changed).",)
+
+
+def misfit(_: Facts) -> Sentences:
+    return ("The graph found nothing left to do, but the checkpoint holds unfinished work (graph-changed).",)
+
+
+def asked_in_vain(_: Facts) -> Sentences:
+    return ("It stopped at a question that is not on record, so nobody can answer it.",)
+
+
+def needs_somebody(facts: Facts) -> Sentences:
+    human = facts.outcome is not None and facts.outcome.failure is FailureClass.HUMAN
+    need = "A person has to put something right before it can go on."
+    return (*_error(facts), need if human else "What it holds does not fit what is deployed.")
+
+
+def failed(facts: Facts) -> Sentences:
+    return (*_error(facts), "It is not tried again by itself.")
+
+
+def paused(facts: Facts) -> Sentences:
+    return (*_pause(facts), *_ready(facts), *_questions(facts), *_waits(facts))
+
+
+def breakpoint(facts: Facts) -> Sentences:
+    return ("It stopped at a breakpoint of its graph.", *_ready(facts), *_questions(facts), *_waits(facts))
+
+
+def retrying(facts: Facts) -> Sentences:
+    assert facts.retry_at is not None
+    return (*_error(facts), f"It is tried again at {clock(facts.retry_at)}.")
+
+
+def asking(facts: Facts) -> Sentences:
+    return (*_questions(facts), *_waits(facts))
+
+
+def waiting(facts: Facts) -> Sentences:
+    return _waits(facts)
+
+
+def not_yet(facts: Facts) -> Sentences:
+    assert facts.not_before is not None
+    return (f"It is not to start before {clock(facts.not_before)}.",)
+
+
+def queued(facts: Facts) -> Sentences:
+    if facts.compensating:
+        return ("What it had done is to be undone, and no worker holds it yet.",)
+    return (*_lost(facts), *_ready(facts), "It is ready, and the next free worker takes it.", *_questions(facts))
+
+
+def _pause(facts: Facts) -> Sentences:
+    return (_ordered(facts.pause, "pause"),) if facts.pause else ()
+
+
+def _cancel(facts: Facts) -> Sentences:
+    return (_ordered(facts.cancel, "cancel"),) if facts.cancel else ()
+
+
+def _ordered(order: Order, verb: str) -> str:
+    said = f"{order.by} ordered it to {verb} at {clock(order.at)}"
+    return f"{said}: {order.reason.rstrip('.')}." if order.reason else f"{said}."
+
+
+def _too_late(facts: Facts) -> Sentences:
+    return ("The order to cancel came too late to stop it.",) if facts.cancel else ()
+
+
+def _lost(facts: Facts) -> Sentences:
+    lost = facts.outcome is not None and facts.outcome.kind is OutcomeKind.LOST
+    return ("The worker that held it was lost.",) if lost else ()
+
+
+def _error(facts: Facts) -> Sentences:
+    outcome = facts.outcome
+    if outcome is None or outcome.kind is not OutcomeKind.FAILED:
+        return ()
+    kind = f"a {outcome.failure} failure" if outcome.failure else "a failure"
+    said = f"Its last attempt ended with {kind}"
+    return (f"{said}: {outcome.why.rstrip('.')}." if outcome.why else f"{said}.",)
+
+
+def _ready(facts: Facts) -> Sentences:
+    if not facts.ready:
+        return ()
+    return ("An answer is recorded and about to be delivered." if facts.ready == 1
+            else f"{facts.ready} answers are recorded and about to be delivered.",)  # fmt: skip
+
+
+_ASKED: Final = {
+    AskKind.APPROVAL: "waits for an approval",
+    AskKind.INPUT: "waits for an answer",
+    AskKind.DOUBT: "is in doubt: a person must say whether it happened",
+}
+
+
+def _questions(facts: Facts) -> Sentences:
+    return tuple(f"“{ask.title}” {_ASKED[ask.kind]} since {clock(ask.since)}." for ask in facts.asks)
+
+
+def _waits(facts: Facts) -> Sentences:
+    return tuple(
+        f"{wait.node} waits for the signal “{wait.signal}” since {clock(wait.since)}."
+        if wait.kind is WaitKind.SIGNAL or wait.due_at is None
+        else f"{wait.node} waits until {clock(wait.due_at)}."
+        for wait in facts.waits
+    )

@@ -1,0 +1,165 @@
+"""The audit record of a run: what happened, in order, each entry chained to the one before.
+
+The rule is the database's, mirrored byte for byte (`control.link`, `control.chain_step`):
+
+    link = "{seq}|{at}|{kind}|{actor}|{epoch}|" + sha256(body)      at: microseconds since 1970 in UTC, as an integer
+    hash = sha256(prev || link)                                     prev of entry 1: 32 zero bytes
+
+The fields before the actor cannot hold a bar, those after it have digits only or a fixed length, so a link reads one
+way only. `body` is hashed as the bytes that are stored, and what is stored is `canonical(body)`. A body may be erased:
+its digest stays, and so does the chain.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from hashlib import sha256
+from typing import Any, Final
+
+
+class Kind(StrEnum):
+    """What an entry records. The keys of each body are listed in `BODY_KEYS`."""
+
+    ACCEPTED = "accepted"
+    CLAIMED = "claimed"
+    STEPPED = "stepped"
+    ASKED = "asked"
+    SUSPENDED = "suspended"
+    DECIDED = "decided"
+    FIRED = "fired"
+    SIGNALLED = "signalled"
+    SUPERSEDED = "superseded"
+    ORDERED = "ordered"
+    REWOUND = "rewound"
+    EFFECT_BEGAN = "effect_began"
+    EFFECT_ENDED = "effect_ended"
+    TASK_FAILED = "task_failed"
+    HANDLED = "handled"
+    ENDED = "ended"
+    WORKER_LOST = "worker_lost"
+    ADOPTED = "adopted"
+    UNFIT = "unfit"
+
+
+BODY_KEYS: Final[Mapping[Kind, str]] = {
+    Kind.ACCEPTED: "workflow thread_id priority not_before? restarted_from? crash_limit?",
+    Kind.CLAIMED: "worker",
+    Kind.STEPPED: "checkpoint_id step source nodes",
+    Kind.ASKED: "interrupt_id kind node title digest expires_at? evidence?",
+    Kind.SUSPENDED: "interrupt_id kind node due_at? signal?",
+    Kind.DECIDED: "interrupt_id decision digest note?",
+    Kind.FIRED: "interrupt_id kind signal?",
+    Kind.SIGNALLED: "name",
+    Kind.SUPERSEDED: "interrupt_id why",
+    Kind.ORDERED: "verb reason?",
+    Kind.REWOUND: "checkpoint_id to_checkpoint_id execution?",
+    Kind.EFFECT_BEGAN: "key name kind call",
+    Kind.EFFECT_ENDED: "key name kind state how error?",
+    Kind.TASK_FAILED: "node error",
+    Kind.HANDLED: "node",
+    Kind.ENDED: "outcome execution failure_class? error? retry_at? fit?",
+    Kind.WORKER_LOST: "worker why execution?",
+    Kind.ADOPTED: "digest from execution?",
+    Kind.UNFIT: "digest why",
+}
+"""The keys of each body; a question mark means that the key may be absent. Instants are ISO 8601 in UTC."""
+
+START: Final = bytes(32)
+"""What the first entry is chained to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry. `digest` is the body's; it must be given where the body was erased, and is then all that is left."""
+
+    seq: int
+    at: datetime
+    kind: Kind
+    actor: str
+    epoch: int
+    body: Mapping[str, Any]
+    prev: bytes = START
+    hash: bytes = b""
+    digest: bytes | None = None
+
+    @property
+    def erased(self) -> bool:
+        return self.digest is not None and not self.body
+
+
+@dataclass(frozen=True, slots=True)
+class Break:
+    """Where a chain is broken, and how. `seq` is the first entry that does not fit."""
+
+    seq: int
+    why: str
+
+
+def canonical(body: Mapping[str, Any]) -> bytes:
+    """The bytes of a body: JSON with sorted keys, no spaces, ASCII only. Refuses NaN and infinities (ValueError)."""
+    return json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def link(entry: Entry) -> bytes:
+    """What an entry adds to the chain."""
+    head = f"{entry.seq}|{_microseconds(entry.at)}|{entry.kind}|{entry.actor}|{entry.epoch}|"
+    return head.encode() + (entry.digest or sha256(canonical(entry.body)).digest())
+
+
+def chained(entry: Entry, *, prev: bytes) -> Entry:
+    """The entry with its place in the chain: what it follows, and its own hash."""
+    return replace(entry, prev=prev, hash=sha256(prev + link(entry)).digest())
+
+
+def verify(entries: Iterable[Entry], *, head: bytes | None = None) -> Break | None:
+    """The first break of a run's chain, or None. Finds every change, deletion, insertion and reordering of entries.
+
+    A chain that was cut at its end, or rewritten from some entry on, is consistent in itself: only `head`, the hash of
+    the last entry as somebody else keeps it, shows that.
+    """
+    prev, seq = START, 0
+    for seq, entry in enumerate(entries, start=1):
+        if (why := _fault(entry, seq, prev)) is not None:
+            return Break(seq, why)
+        prev = entry.hash
+    if head is not None and head != prev:
+        return Break(seq + 1, "The chain does not end in the hash it is known to end in.")
+    return None
+
+
+def _fault(entry: Entry, seq: int, prev: bytes) -> str | None:
+    if entry.seq != seq:
+        return f"Entry {seq} is expected here, and entry {entry.seq} stands here."
+    if entry.prev != prev:
+        return "It does not follow the entry before it."
+    if entry.digest is not None and not entry.erased and not _digests(entry.body, entry.digest):
+        return "Its content does not match its digest."
+    if not _hashes(entry, prev):
+        return "Its content does not match its hash."
+    return None
+
+
+def _digests(body: Mapping[str, Any], digest: bytes) -> bool:
+    try:
+        return sha256(canonical(body)).digest() == digest
+    except (TypeError, ValueError):
+        return False
+
+
+def _hashes(entry: Entry, prev: bytes) -> bool:
+    try:
+        return sha256(prev + link(entry)).digest() == entry.hash
+    except (TypeError, ValueError):
+        return False
+
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+def _microseconds(at: datetime) -> int:
+    return (at - _EPOCH) // _MICROSECOND
