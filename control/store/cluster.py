@@ -1,8 +1,9 @@
 """A PostgreSQL cluster on this machine's disk: which account runs it, from which binaries, and how it is launched.
 
 PostgreSQL refuses to run as root. Started by root it therefore runs as the existing account `postgres`, or else
-`nobody`; no account is made and no mode of a folder that is not ours is changed. Where that account cannot reach the
-binaries (a virtual environment below a 0700 folder) they are copied once beside the cluster.
+`nobody`; no account is made and no mode of a folder that is not ours is changed. What that account cannot reach,
+because it lies below a 0700 folder such as /root, is put where it can: the binaries are copied, and the cluster is made
+in `ELSEWHERE` with a link to it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +31,9 @@ SETTINGS: Final[Mapping[str, str]] = {
     "log_min_messages": "log",  # an application's own errors are its own to report
     "log_checkpoints": "off",
 }
+ELSEWHERE: Final = Path("/var/lib/langgraph-control")
 _PR_SET_PDEATHSIG: Final = 1
+_PASSED_ON: Final = ("PATH", "LD_LIBRARY_PATH", "TMPDIR", "TZ")
 T = TypeVar("T")
 
 
@@ -42,10 +46,16 @@ class Account:
     gid: int
 
     @classmethod
-    def chosen(cls) -> Account:
-        """Ourselves; for root, `postgres` or `nobody`. Raises `LookupError` if root's machine has neither."""
+    def chosen(cls, cluster: Path) -> Account:
+        """Ourselves; for root the owner of `cluster`, or `postgres` or `nobody` if it is not there yet.
+
+        Raises `LookupError` if root's machine has neither.
+        """
         if os.geteuid() != 0:
             return cls(str(os.geteuid()), os.geteuid(), os.getegid())
+        if cluster.exists():
+            owner = cluster.stat()
+            return cls(str(owner.st_uid), owner.st_uid, owner.st_gid)
         known = {entry.pw_name: entry for entry in pwd.getpwall()}
         for name in ("postgres", "nobody"):
             if entry := known.get(name):
@@ -87,8 +97,8 @@ def _if_root(value: T) -> T | None:
 
 
 def environment() -> dict[str, str]:
-    """Ours without what would steer PostgreSQL (`PGDATA`, `PGPORT`, ...), and with a locale that this machine has."""
-    return {k: v for k, v in os.environ.items() if not k.startswith(("PG", "LC_"))} | {"LC_ALL": _utf8()}
+    """The little that a server needs of ours: none of our secrets, nothing that steers PostgreSQL (`PGDATA`, ...)."""
+    return {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | {"LC_ALL": _utf8()}
 
 
 def _utf8() -> str:
@@ -101,31 +111,81 @@ def _utf8() -> str:
         locale.setlocale(locale.LC_CTYPE, before)
 
 
-def reachable(bin_dir: Path, *, account: Account, beside: Path) -> Path:
-    """`bin_dir`, or a copy of its installation in `beside` where `account` cannot execute the original."""
-    if account.reaches(bin_dir / "postgres"):
+def house(cluster: Path, *, account: Account) -> Path:
+    """Make the folder of the cluster, or find it, and return its real path, which `account` can reach.
+
+    Raises `LookupError` if it cannot, or if the link to a cluster elsewhere leads nowhere: the data were lost, and an
+    empty database would hide that.
+    """
+    if cluster.is_symlink() and not cluster.exists():
+        raise LookupError(f"The database of this folder was kept in {cluster.readlink()}, which is gone.")
+    if not cluster.exists() and not account.reaches(cluster.parent):
+        place = _elsewhere()
+        os.chown(place, account.uid, account.gid)
+        cluster.symlink_to(place)
+        print(
+            f"Account {account.name} cannot enter {cluster.parent}; the database is kept in {place}.", file=sys.stderr
+        )
+    real = account.folder(cluster.resolve())
+    if not account.reaches(real):
+        raise LookupError(f"Account {account.name} cannot enter {real}: it, or a folder above it, is closed to it.")
+    return real
+
+
+def reachable(bin_dir: Path, *, account: Account) -> Path:
+    """`bin_dir`, or a copy of its installation where `account` cannot execute the original. Only root makes copies."""
+    if os.geteuid() != 0 or account.reaches(bin_dir / "postgres"):
         return bin_dir
-    copy = beside / f"postgres-{_version(bin_dir)}"
+    install, package = bin_dir.parent, bin_dir.parent.parent
+    copy = ELSEWHERE / f"postgres-{version(bin_dir)}"
     if not copy.exists():
-        half = copy.with_name(copy.name + ".new")
-        shutil.rmtree(half, ignore_errors=True)
-        shutil.copytree(bin_dir.parent, half, symlinks=True, ignore=shutil.ignore_patterns("include"))
-        half.rename(copy)
-    return copy / bin_dir.name
+        half = _elsewhere()
+        _copy(install, half / package.name / install.name)
+        libraries = package.with_name(package.name + ".libs")  # where a wheel's tools look for them, relatively
+        if libraries.is_dir():
+            _copy(libraries, half / libraries.name)
+        _open(half)
+        try:
+            half.rename(copy)
+        except OSError:  # another folder's keeper was quicker
+            shutil.rmtree(half)
+    return copy / package.name / install.name / bin_dir.name
 
 
-def _version(bin_dir: Path) -> str:
+def _copy(source: Path, to: Path) -> None:
+    shutil.copytree(source, to, symlinks=True, ignore=shutil.ignore_patterns("include", "pkgconfig", "*.a"))
+
+
+def _open(top: Path) -> None:
+    """Let every account read what lies in `top`, and execute what its owner may."""
+    for path in (top, *top.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
+
+
+def _elsewhere() -> Path:
+    """A new 0700 folder in `ELSEWHERE`, which every account can pass through."""
+    ELSEWHERE.mkdir(mode=0o711, exist_ok=True)
+    return Path(tempfile.mkdtemp(dir=ELSEWHERE))
+
+
+def version(bin_dir: Path) -> str:
+    """The version of these binaries, such as "18.4"."""
     said = subprocess.run([bin_dir / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
     found = re.search(r"\d+[.\w]*", said)
-    return found.group() if found else "unknown"
+    assert found, f"{bin_dir / 'postgres'} says {said!r}"
+    return found.group()
 
 
 def initialise(data: Path, *, account: Account, bin_dir: Path) -> None:
     """Make the cluster unless it exists. It is made aside and renamed, so that a kill never leaves half of one.
 
-    Raises `RuntimeError` with what `initdb` said.
+    Raises `LookupError` if it was made by another major version, and `RuntimeError` with what `initdb` said.
     """
     if (data / "PG_VERSION").exists():
+        made_by, ours = (data / "PG_VERSION").read_text().strip(), version(bin_dir)
+        if made_by != ours.partition(".")[0]:
+            raise LookupError(f"The database was made by PostgreSQL {made_by} and cannot be opened by {ours}.")
         return
     half = data.with_name(data.name + ".new")
     shutil.rmtree(half, ignore_errors=True)

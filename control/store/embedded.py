@@ -38,6 +38,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from control.core.problem import Problem
+from control.store.cluster import environment
 
 NO_BINARIES: Final = Problem(
     code="database-binaries-missing",
@@ -70,7 +71,7 @@ class Folder:
 
     @property
     def election(self) -> Path:
-        """Locked by the keeper for as long as it lives. Its presence marks the folder as one of ours."""
+        """Locked by the keeper for as long as it lives, and holds its process id. Marks the folder as one of ours."""
         return self.path / "keeper.lock"
 
     @property
@@ -89,12 +90,12 @@ class Folder:
 
     @property
     def cluster(self) -> Path:
-        """A folder of the account that runs the server: the data, the socket, perhaps the binaries."""
+        """A folder of the account that runs the server, with the data and the socket; perhaps a link to it."""
         return self.path / "cluster"
 
     @property
     def data(self) -> Path:
-        return self.cluster / "data"
+        return self.cluster.resolve() / "data"
 
     def conninfo(self) -> str:
         """Where the server of this folder listens. Raises `FileNotFoundError` before its first start."""
@@ -122,11 +123,11 @@ def ensure(
     end = time.monotonic() + timeout_s
     keeper: subprocess.Popen[bytes] | None = None
     while not (conninfo := _answering(folder)):
-        if keeper and keeper.poll():
+        if keeper and (keeper.poll() or 0) > 0:
             raise FAILED_START.because("The server ended at once: " + _tail(folder), log=str(folder.log))
         if time.monotonic() > end:
             raise FAILED_START.because(f"No answer in {timeout_s:g} s: " + _tail(folder), log=str(folder.log))
-        if keeper is None or keeper.poll() is not None:
+        if not kept(folder) and (keeper is None or keeper.poll() is not None):
             keeper = _start_keeper(folder, bin_dir=bin_dir or binaries(), idle_s=idle_s, settings=settings or {})
         time.sleep(_POLL_S)
     return conninfo
@@ -170,6 +171,16 @@ def installed_binaries() -> Path:
     return max(found, key=lambda path: float(path.parent.name))
 
 
+def kept(folder: Folder) -> bool:
+    """Whether a keeper lives."""
+    with folder.election.open("rb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
+
+
 @contextmanager
 def passing(folder: Folder) -> Iterator[None]:
     """Announce a user. Within, no keeper decides to stop for idleness; after, it waits a whole `idle_s` again."""
@@ -180,8 +191,10 @@ def passing(folder: Folder) -> Iterator[None]:
 
 
 def _answering(folder: Folder) -> str | None:
-    """The conninfo of a server that accepts connections."""
+    """The conninfo of a server that accepts connections and has a keeper: without one it is about to end."""
     with passing(folder):
+        if not kept(folder):
+            return None
         try:
             conninfo = folder.conninfo()
             psycopg.connect(conninfo, connect_timeout=2, application_name="control-ensure").close()
@@ -197,12 +210,14 @@ def _start_keeper(
 
     A thread waits for it, lest it stays a zombie of ours when it ends.
     """
+    if not os.access(bin_dir / "postgres", os.X_OK):
+        raise NO_BINARIES.because(f"{bin_dir} holds no executable `postgres`.", bin_dir=str(bin_dir))
     order = {"folder": str(folder.path), "bin_dir": str(bin_dir), "idle_s": idle_s, "settings": dict(settings)}
-    root = str(Path(__file__).parents[2])
+    modules = os.pathsep.join(filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH"))))
     with folder.log.open("ab") as log:
         keeper = subprocess.Popen(
             [sys.executable, "-P", "-m", "control.store.keeper", json.dumps(order)],
-            cwd="/", env=os.environ | {"PYTHONPATH": root}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            cwd="/", env=environment() | {"PYTHONPATH": modules}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             start_new_session=True,
         )  # fmt: skip
     threading.Thread(target=keeper.wait, name="keeper-reaper", daemon=True).start()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,18 +19,19 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, NoReturn
 
 import psycopg
 
 from control.store import sql
-from control.store.cluster import Account, initialise, launch, postmaster, reachable, recorded
+from control.store.cluster import Account, house, initialise, launch, postmaster, reachable, recorded
 from control.store.embedded import Folder
 
 POLL_S: Final = 0.25
 STOP_S: Final = 20  # an orderly shutdown that takes longer becomes an immediate one
 ATTEMPTS: Final = 8  # starts in a row that fail while remnants of a killed server die; about six seconds
 LOG_BYTES: Final = 1_000_000
+ENDING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 SOCKET_PATH_BYTES: Final = 103  # of sockaddr_un: 104 on macOS, 108 on Linux, with a closing zero
 _SOCKET_NAME: Final = "/.s.PGSQL.5432"
 _SQL: Final = sql.read("keeper")
@@ -93,19 +95,28 @@ class Watch:
 
 def main(order: str) -> int:
     """Keep the server that `order` (JSON: folder, bin_dir, idle_s, settings) describes until it is idle or stopped."""
+    os.umask(0o022)  # what is meant to be private is made so by name
     wanted = json.loads(order)
     folder = Folder(Path(wanted["folder"]))
-    with folder.election.open("rb") as lock:
+    with folder.election.open("r+b", buffering=0) as lock:
         if not elected(lock):
             return 0
-        for ending in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(ending, lambda *_: sys.exit(0))
+        lock.write(b"%-20d" % os.getpid())
+        for asked in ENDING:
+            signal.signal(asked, end)
         try:
             server = prepare(folder, Path(wanted["bin_dir"]), [f"{k}={v}" for k, v in wanted["settings"].items()])
         except (OSError, LookupError, RuntimeError, subprocess.SubprocessError) as error:
             print(error, file=sys.stderr)
             return 1
         return keep(server, idle_s=wanted["idle_s"])
+
+
+def end(*_: object) -> NoReturn:
+    """Unwind, and with it stop the server; being asked again does not interrupt that."""
+    for asked in ENDING:
+        signal.signal(asked, signal.SIG_IGN)
+    sys.exit(0)
 
 
 def elected(lock: IO[bytes]) -> bool:
@@ -121,16 +132,16 @@ def elected(lock: IO[bytes]) -> bool:
 def prepare(folder: Folder, bin_dir: Path, settings: list[str]) -> Server:
     """Everything before the first start: the log, the account's folder, binaries it can reach, cluster and socket."""
     if folder.log.stat().st_size > LOG_BYTES:
-        folder.log.rename(folder.log.with_suffix(".old"))
-    account = Account.chosen()
+        os.truncate(folder.log, 0)
+    account = Account.chosen(folder.cluster)
     if os.geteuid() == 0:  # the account may pass through, and nobody else; it owns `cluster` alone
         os.chown(folder.path, 0, account.gid)
         folder.path.chmod(0o710)
-    account.folder(folder.cluster)
-    bin_dir = reachable(bin_dir, account=account, beside=folder.path)
+    cluster = house(folder.cluster, account=account)
+    bin_dir = reachable(bin_dir, account=account)
     stop_orphan(folder, account=account, bin_dir=bin_dir)
     initialise(folder.data, account=account, bin_dir=bin_dir)
-    return Server(folder, account, bin_dir, socket_folder(folder, account), tuple(settings))
+    return Server(folder, account, bin_dir, socket_folder(folder, cluster, account), tuple(settings))
 
 
 def stop_orphan(folder: Folder, *, account: Account, bin_dir: Path) -> None:
@@ -139,12 +150,13 @@ def stop_orphan(folder: Folder, *, account: Account, bin_dir: Path) -> None:
         account.run(bin_dir / "pg_ctl", "stop", "-D", folder.data, "-m", "fast", "-t", str(STOP_S))
 
 
-def socket_folder(folder: Folder, account: Account) -> Path:
+def socket_folder(folder: Folder, cluster: Path, account: Account) -> Path:
     """A 0700 folder for the socket, whose path must be short: within the cluster, or else a new one in /tmp.
 
-    Its name is recorded in `address` and used again, so that a conninfo stays true when the keeper was killed.
+    Its name is recorded in `address` and used again, so that a conninfo stays true when the keeper was killed. A
+    keeper that ends in order removes the folder from /tmp.
     """
-    inside = folder.cluster / "s"
+    inside = cluster / "s"
     if len(os.fsencode(inside)) + len(_SOCKET_NAME) <= SOCKET_PATH_BYTES:
         chosen = account.folder(inside)
     elif (recorded_here := _recorded_address(folder)) and _private(recorded_here, account):
@@ -178,11 +190,11 @@ def keep(server: Server, *, idle_s: float) -> int:
     try:
         while failures < ATTEMPTS:
             if ended(running, within_s=min(POLL_S, idle_s / 4)):
-                failures = 1 if watch.ready() else failures + 1
+                failures = 0 if running.returncode == 0 or watch.ready() else failures + 1
                 watch.forget()
-                if failures > 1 and recorded(server.folder.data) is None:
+                if failures and recorded(server.folder.data) is None:
                     return 1  # a server that leaves no pid file has refused to start, and will again
-                time.sleep(min(0.05 * 2**failures, 2) if failures > 1 else 0)
+                time.sleep(min(0.05 * 2**failures, 2) if failures else 0)
                 running = server.start()
             elif watch.idle_s() > idle_s:
                 with server.folder.gate.open("rb") as gate:
@@ -195,6 +207,8 @@ def keep(server: Server, *, idle_s: float) -> int:
     finally:
         watch.forget()
         stop(running)
+        if server.folder.data.parent not in server.sockets.parents:
+            shutil.rmtree(server.sockets, ignore_errors=True)
 
 
 def ended(running: subprocess.Popen[bytes], *, within_s: float) -> bool:

@@ -10,13 +10,14 @@ import os
 import signal
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal
 
 import psycopg
 
 from control.store.cluster import postmaster
-from control.store.embedded import Folder, binaries, ensure, installed_binaries
+from control.store.embedded import Folder, binaries, ensure, installed_binaries, kept
 
 IDLE_S: Final = 20
 _BINARIES: Final = {"embedded": binaries, "installed": installed_binaries, "15": installed_binaries}
@@ -52,6 +53,17 @@ def restart(data_dir: Path, *, mode: Literal["fast", "immediate"], timeout_s: fl
     end = time.monotonic() + timeout_s
     while (now := postmaster(folder.data)) in (None, before) or not accepts(folder.conninfo()):
         assert time.monotonic() < end, f"server {before} of {data_dir} was stopped; {now} does not answer"
+        time.sleep(0.01)
+
+
+def stop(data_dir: Path, *, timeout_s: float = 30) -> None:
+    """Have the keeper of `data_dir` stop its server, and return when both are gone. Harmless where none runs."""
+    folder = Folder(data_dir)
+    end = time.monotonic() + timeout_s
+    while kept(folder):
+        with suppress(ValueError, ProcessLookupError):  # it has yet to write its number, or has just gone
+            os.kill(int(folder.election.read_text()), signal.SIGTERM)
+        assert time.monotonic() < end, f"the keeper of {data_dir} does not stop"
         time.sleep(0.01)
 
 
