@@ -96,6 +96,13 @@ def keeper(path: Path) -> int:
     return int(Folder(path).election.read_text())
 
 
+def kill(path: Path, *pids: int) -> None:
+    """Kill outright, and wait until the kernel is done with them."""
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    assert eventually(lambda: not processes(path).keys() & set(pids))
+
+
 def ask(conninfo: str, query: str = "select 1") -> object:
     with psycopg.connect(conninfo, connect_timeout=5) as conn:
         row = conn.execute(query.encode()).fetchone()
@@ -176,7 +183,7 @@ def test_killed_postmaster_is_replaced_without_anybody_asking(folder: Path) -> N
 def test_killed_keeper_takes_its_server_along_and_is_replaced(folder: Path) -> None:
     conninfo = ensure(folder)
     server, before = postmaster(Folder(folder).data), keeper(folder)
-    os.kill(before, signal.SIGKILL)
+    kill(folder, before)
     assert eventually(lambda: server not in processes(folder))
     assert ensure(folder) == conninfo
     assert ask(conninfo) == 1
@@ -185,9 +192,9 @@ def test_killed_keeper_takes_its_server_along_and_is_replaced(folder: Path) -> N
 
 def test_keeper_and_server_killed_at_once_are_replaced(folder: Path) -> None:
     ensure(folder)
-    for pid in (keeper(folder), postmaster(Folder(folder).data)):
-        assert pid
-        os.kill(pid, signal.SIGKILL)
+    server = postmaster(Folder(folder).data)
+    assert server
+    kill(folder, keeper(folder), server)
     assert ask(ensure(folder)) == 1
 
 
@@ -298,7 +305,7 @@ def test_long_path_is_served_by_a_short_private_socket_folder(ground: Path) -> N
         sockets = Path(Folder(path).address.read_text())
         assert sockets.stat().st_mode & 0o777 == 0o700
         assert len(str(sockets / ".s.PGSQL.5432")) <= 103
-        os.kill(keeper(path), signal.SIGKILL)
+        kill(path, keeper(path))
         assert ensure(path) == conninfo, "users that reconnect would look in the wrong place"
     finally:
         stop(path)
