@@ -1,0 +1,245 @@
+"""The state of a run, worked out from its ledger alone.
+
+`replay` folds the entries into an `Account`: the facts that the status is derived from, and the counters of the run
+row. It shares no code with the store, so that the doctor and the chaos auditor can hold one against the other. Three
+things the ledger does not say: whether a claim's worker lives (taken as yes), the clock, and named parts of progress.
+
+Rules that the store must keep for the two to agree:
+
+- A claim removes the last outcome and its `retry_at`. So do a retry and a rewind; a resume removes a breakpoint's.
+- A retry and a rewind set `crashes` and `retries` to 0; a rewind also removes a cancel order and withdraws every open
+  question, open wait and undelivered answer. An attempt that ends without failing sets `retries` to 0, one that fails
+  with a `retry_at` adds 1.
+- An answer is delivered by the attempt whose claim came after it, and counts as ready until that attempt commits a step
+  or ends without failing. So a lost or failed attempt leaves it ready. An entry `stepped` or `ended` that lists
+  `delivered` says otherwise.
+- `execution` is what an entry names (`ended` always, others where they know); a step leaves `runnable`. A lost worker's
+  entry that names none leaves `waiting` where something is open or undelivered, and otherwise what it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Final
+
+from control.core.execution import Execution
+from control.core.facts import Ask, AskKind, Claim, Facts, Fit, Order, Outcome, OutcomeKind, Wait, WaitKind
+from control.core.failure import FailureClass
+from control.core.ledger import Entry, Kind
+from control.core.run_status import without_worker
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What a ledger says about its run. `undelivered` are interrupt ids; the attempt was given those in `delivering`."""
+
+    facts: Facts
+    epoch: int = 0
+    retries: int = 0
+    branch: int = 0
+    head_checkpoint_id: str | None = None
+    head_step: int | None = None
+    undelivered: frozenset[str] = frozenset()
+    delivering: frozenset[str] = frozenset()
+
+
+def replay(entries: Iterable[Entry]) -> Account:
+    """The account of a whole ledger, from `accepted` on, with no body erased."""
+    remaining = iter(entries)
+    account = opened(next(remaining))
+    for entry in remaining:
+        account = advance(account, entry)
+    return account
+
+
+def opened(entry: Entry) -> Account:
+    """The account after the first entry."""
+    assert entry.kind is Kind.ACCEPTED, f"a ledger begins with accepted, not with {entry.kind}"
+    facts = Facts(created_at=entry.at, not_before=_instant(entry.body.get("not_before")))
+    limit = entry.body.get("crash_limit")
+    return Account(facts if limit is None else replace(facts, crash_limit=limit))
+
+
+def advance(account: Account, entry: Entry) -> Account:
+    """The account after one more entry."""
+    change = CHANGES.get(entry.kind)
+    return account if change is None else change(account, entry)
+
+
+def _claimed(account: Account, entry: Entry) -> Account:
+    claim = Claim(entry.epoch, entry.body["worker"], entry.at, entry.at)
+    facts = replace(account.facts, claim=claim, outcome=None, retry_at=None)
+    return replace(account, facts=facts, epoch=entry.epoch, delivering=account.undelivered)
+
+
+def _stepped(account: Account, entry: Entry) -> Account:
+    claim = account.facts.claim
+    moved = replace(claim, progress_at=entry.at) if claim else None
+    facts = replace(account.facts, claim=moved, execution=_execution(entry) or Execution.RUNNABLE)
+    head = replace(account, facts=facts, head_checkpoint_id=entry.body["checkpoint_id"], head_step=entry.body["step"])
+    return _delivered(head, entry)
+
+
+def _asked(account: Account, entry: Entry) -> Account:
+    body = entry.body
+    ask = Ask(
+        body["interrupt_id"],
+        AskKind(body["kind"]),
+        body["title"],
+        body["node"],
+        entry.at,
+        _instant(body.get("expires_at")),
+    )
+    return replace(account, facts=replace(account.facts, asks=(*account.facts.asks, ask)))
+
+
+def _suspended(account: Account, entry: Entry) -> Account:
+    body = entry.body
+    wait = Wait(
+        body["interrupt_id"],
+        WaitKind(body["kind"]),
+        body["node"],
+        entry.at,
+        _instant(body.get("due_at")),
+        body.get("signal"),
+    )
+    return replace(account, facts=replace(account.facts, waits=(*account.facts.waits, wait)))
+
+
+def _settled(account: Account, entry: Entry) -> Account:
+    """A question was decided, or a wait fired: its answer is ready."""
+    name = entry.body["interrupt_id"]
+    closed = _closed(account, name)
+    woken = replace(closed, facts=replace(closed.facts, woken_at=entry.at))
+    return _with_undelivered(woken, account.undelivered | {name})
+
+
+def _superseded(account: Account, entry: Entry) -> Account:
+    name = entry.body["interrupt_id"]
+    return _with_undelivered(_closed(account, name), account.undelivered - {name})
+
+
+def _ordered(account: Account, entry: Entry) -> Account:
+    order = Order(entry.actor, entry.at, entry.body.get("reason"))
+    match entry.body["verb"]:
+        case "pause":
+            return replace(account, facts=replace(account.facts, pause=order))
+        case "cancel":
+            return replace(account, facts=replace(account.facts, cancel=order))
+        case "resume":
+            return replace(account, facts=_resumed(account.facts, entry.at))
+        case "retry":
+            return _afresh(account, entry.at)
+        case verb:
+            raise ValueError(f"no order is called {verb}")
+
+
+def _resumed(facts: Facts, at: datetime) -> Facts:
+    at_breakpoint = facts.outcome is not None and facts.outcome.kind is OutcomeKind.BREAKPOINT
+    return replace(facts, pause=None, outcome=None if at_breakpoint else facts.outcome, woken_at=at)
+
+
+def _afresh(account: Account, at: datetime) -> Account:
+    facts = replace(account.facts, outcome=None, retry_at=None, crashes=0, woken_at=at)
+    return replace(account, facts=facts, retries=0)
+
+
+def _rewound(account: Account, entry: Entry) -> Account:
+    fresh = _afresh(account, entry.at)
+    execution = _execution(entry) or Execution.RUNNABLE
+    facts = replace(fresh.facts, cancel=None, asks=(), waits=(), ready=0, execution=execution)
+    return replace(
+        fresh,
+        facts=facts,
+        branch=account.branch + 1,
+        head_checkpoint_id=entry.body["checkpoint_id"],
+        undelivered=frozenset(),
+        delivering=frozenset(),
+    )
+
+
+def _ended(account: Account, entry: Entry) -> Account:
+    body, kind = entry.body, OutcomeKind(entry.body["outcome"])
+    failed = kind is OutcomeKind.FAILED
+    retry_at = _instant(body.get("retry_at")) if failed else None
+    failure = FailureClass(body["failure_class"]) if failed and body.get("failure_class") else None
+    facts = replace(
+        account.facts,
+        claim=None,
+        outcome=Outcome(kind, entry.at, failure, body.get("error")),
+        execution=Execution(body["execution"]),
+        retry_at=retry_at,
+        fit=Fit(body["fit"]) if body.get("fit") else account.facts.fit,
+    )
+    retries = account.retries + (retry_at is not None) if failed else 0
+    let_go = replace(account, facts=facts, retries=retries)
+    if kind in (OutcomeKind.FAILED, OutcomeKind.CANCELLED):
+        let_go = replace(let_go, delivering=frozenset())
+    return _delivered(let_go, entry)
+
+
+def _worker_lost(account: Account, entry: Entry) -> Account:
+    facts = without_worker(account.facts, at=entry.at)
+    pending = facts.asks or facts.waits or account.undelivered
+    execution = _execution(entry) or (Execution.WAITING if pending else facts.execution)
+    return replace(account, facts=replace(facts, execution=execution), delivering=frozenset())
+
+
+def _handled(account: Account, _: Entry) -> Account:
+    return replace(account, facts=replace(account.facts, shortfalls=account.facts.shortfalls + 1))
+
+
+def _adopted(account: Account, entry: Entry) -> Account:
+    execution = _execution(entry) or account.facts.execution
+    return replace(account, facts=replace(account.facts, fit=Fit.FITS, execution=execution, woken_at=entry.at))
+
+
+def _unfit(account: Account, _: Entry) -> Account:
+    return replace(account, facts=replace(account.facts, fit=Fit.CHANGED))
+
+
+CHANGES: Final[Mapping[Kind, Callable[[Account, Entry], Account]]] = {
+    Kind.CLAIMED: _claimed,
+    Kind.STEPPED: _stepped,
+    Kind.ASKED: _asked,
+    Kind.SUSPENDED: _suspended,
+    Kind.DECIDED: _settled,
+    Kind.FIRED: _settled,
+    Kind.SUPERSEDED: _superseded,
+    Kind.ORDERED: _ordered,
+    Kind.REWOUND: _rewound,
+    Kind.HANDLED: _handled,
+    Kind.ENDED: _ended,
+    Kind.WORKER_LOST: _worker_lost,
+    Kind.ADOPTED: _adopted,
+    Kind.UNFIT: _unfit,
+}
+"""What each kind of entry changes. A kind that is missing tells something and changes no fact."""
+
+
+def _closed(account: Account, interrupt_id: str) -> Account:
+    asks = tuple(ask for ask in account.facts.asks if ask.interrupt_id != interrupt_id)
+    waits = tuple(wait for wait in account.facts.waits if wait.interrupt_id != interrupt_id)
+    return replace(account, facts=replace(account.facts, asks=asks, waits=waits))
+
+
+def _delivered(account: Account, entry: Entry) -> Account:
+    named = entry.body.get("delivered")
+    gone = account.delivering if named is None else frozenset(named)
+    return _with_undelivered(account, account.undelivered - gone)
+
+
+def _with_undelivered(account: Account, undelivered: frozenset[str]) -> Account:
+    facts = replace(account.facts, ready=len(undelivered))
+    return replace(account, facts=facts, undelivered=undelivered, delivering=account.delivering & undelivered)
+
+
+def _execution(entry: Entry) -> Execution | None:
+    named: Any = entry.body.get("execution")
+    return Execution(named) if named else None
+
+
+def _instant(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None

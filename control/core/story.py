@@ -1,0 +1,292 @@
+"""The ledger told as a story, for people who operate a business and not a computer.
+
+`tell` says in plain sentences what happened, without ids or jargon. Every entry is linked by exactly one sentence: an
+entry that has nothing to say by itself belongs to the sentence before it, so that a reader can open the evidence behind
+each line and miss nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from control.core.ledger import Entry, Kind
+
+
+ERASED: Final = "What happened here has been erased."
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """One line of the story. `entries` are the ledger's sequence numbers behind it, in order."""
+
+    at: datetime
+    text: str
+    entries: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class _Told:
+    """What the teller remembers: the questions by interrupt id, and whether a worker was just lost."""
+
+    questions: dict[str, Entry] = field(default_factory=dict)
+    lost_at: datetime | None = None
+
+
+def tell(entries: Iterable[Entry]) -> list[Sentence]:
+    """The story of a run, in order. Runs of steps are told in one breath."""
+    told, story, steps = _Told(), list[Sentence](), list[Entry]()
+    for entry in entries:
+        if entry.kind is Kind.STEPPED:
+            steps.append(entry)
+            continue
+        text = ERASED if entry.erased else TELLERS[entry.kind](entry, told)
+        if steps and text is None:  # an entry with nothing to say does not interrupt a run of steps
+            steps.append(entry)
+            continue
+        _close(story, steps)
+        _append(story, [entry], text)
+    _close(story, steps)
+    return story
+
+
+def _close(story: list[Sentence], steps: list[Entry]) -> None:
+    if steps:
+        _append(story, steps, _journey(steps))
+        steps.clear()
+
+
+def _append(story: list[Sentence], entries: Sequence[Entry], text: str | None) -> None:
+    numbers = tuple(entry.seq for entry in entries)
+    if text is not None:
+        story.append(Sentence(entries[0].at, text, numbers))
+    elif story:
+        story[-1] = Sentence(story[-1].at, story[-1].text, story[-1].entries + numbers)
+    else:
+        story.append(Sentence(entries[0].at, "The record begins here.", numbers))
+
+
+def _journey(steps: Sequence[Entry]) -> str | None:
+    """The nodes that ran, in the order they first ran, repeats counted."""
+    ran = Counter(spoken(name) for step in steps for name in step.body.get("nodes", ()) if not name.startswith("__"))
+    names = [name if times == 1 else f"{name} ({times} times)" for name, times in ran.items()]
+    return f"It went through {listed(names)}." if names else None
+
+
+def _accepted(entry: Entry, _: _Told) -> str:
+    what = spoken(entry.body["workflow"]) if entry.body.get("workflow") else "a run"
+    again = " again from its first input" if entry.body.get("restarted_from") else ""
+    later = entry.body.get("not_before")
+    return f"{person(entry.actor)} started {what}{again}{f', not to begin before {moment(later)}' if later else ''}."
+
+
+def _claimed(entry: Entry, told: _Told) -> str | None:
+    if told.lost_at is None:
+        return None
+    pause, told.lost_at = entry.at - told.lost_at, None
+    return (
+        f"Another worker took it over {duration(pause)} later." if pause >= _SECOND else "Another took it over at once."
+    )
+
+
+def _asked(entry: Entry, told: _Told) -> str:
+    told.questions[entry.body["interrupt_id"]] = entry
+    limit = entry.body.get("expires_at")
+    until = f", to be decided by {moment(limit)}" if limit else ""
+    match entry.body["kind"]:
+        case "approval":
+            return f"It asked for approval of {_quoted(entry)}{until}."
+        case "doubt":
+            return f"It could not tell whether {_quoted(entry)} had happened, and asked a person{until}."
+        case _:
+            return f"It asked {_quoted(entry)}{until}."
+
+
+def _suspended(entry: Entry, _: _Told) -> str:
+    where = spoken(entry.body["node"])
+    if entry.body["kind"] == "timer":
+        return f"{where.capitalize()} went to wait until {moment(entry.body['due_at'])}."
+    return f"{where.capitalize()} went to wait for the signal “{entry.body['signal']}”."
+
+
+def _decided(entry: Entry, told: _Told) -> str:
+    asked = told.questions.get(entry.body["interrupt_id"])
+    what = _quoted(asked) if asked else "a question"
+    waited = f" after {duration(entry.at - asked.at)}" if asked else ""
+    seen = seen_evidence(asked.body.get("evidence", ())) if asked else ""
+    note = f", and noted: “{entry.body['note']}”" if entry.body.get("note") else ""
+    return f"{person(entry.actor)} {entry.body['decision']} {what}{waited}{seen}{note}."
+
+
+def _fired(entry: Entry, _: _Told) -> str:
+    return "The time it waited for came." if entry.body["kind"] == "timer" else (
+        f"The signal “{entry.body.get('signal')}” that it waited for came."
+    )  # fmt: skip
+
+
+def _signalled(entry: Entry, _: _Told) -> str:
+    return f"{person(entry.actor)} sent the signal “{entry.body['name']}”."
+
+
+def _superseded(entry: Entry, told: _Told) -> str:
+    asked = told.questions.get(entry.body["interrupt_id"])
+    what = _quoted(asked) if asked else "a question"
+    return f"{what[0].upper()}{what[1:]} was withdrawn: {_clause(entry.body['why'])}."
+
+
+_ORDERS: Final = {
+    "pause": "paused it",
+    "resume": "let it go on",
+    "cancel": "cancelled it",
+    "retry": "had it tried again",
+}
+
+
+def _ordered(entry: Entry, _: _Told) -> str:
+    reason = entry.body.get("reason")
+    return f"{person(entry.actor)} {_ORDERS[entry.body['verb']]}{f': {_clause(reason)}' if reason else ''}."
+
+
+def _rewound(entry: Entry, _: _Told) -> str:
+    return f"{person(entry.actor)} took it back to an earlier point."
+
+
+def _effect_began(entry: Entry, _: _Told) -> str | None:
+    again = entry.body["call"] > 1 and entry.body["kind"] == "effect"
+    return f"It called “{spoken(entry.body['name'])}” again, since the call before was cut off." if again else None
+
+
+_HOW: Final = {
+    "called": "It did “{}”.",
+    "probed": "“{}” turned out to have been done already.",
+    "told": "A person said that “{}” had been done.",
+}
+
+
+def _effect_ended(entry: Entry, _: _Told) -> str | None:
+    name, error = spoken(entry.body["name"]), entry.body.get("error")
+    if entry.body["state"] == "failed":
+        return f"“{name}” failed{f': {_clause(error)}' if error else ''}."
+    return _HOW[entry.body["how"]].format(name) if entry.body["kind"] == "effect" else None
+
+
+def _task_failed(entry: Entry, _: _Told) -> str:
+    return f"{spoken(entry.body['node']).capitalize()} failed: {_clause(entry.body['error'])}."
+
+
+def _handled(entry: Entry, _: _Told) -> str:
+    return f"It went on without {spoken(entry.body['node'])}."
+
+
+_ENDED: Final = {
+    "completed": "It finished.",
+    "cancelled": "It stopped for good.",
+    "breakpoint": "It stopped at a breakpoint.",
+}
+
+
+def _ended(entry: Entry, _: _Told) -> str | None:
+    outcome, error, retry_at = entry.body["outcome"], entry.body.get("error"), entry.body.get("retry_at")
+    if outcome != "failed":
+        return _ENDED.get(outcome)
+    again = f" It is to be tried again at {moment(retry_at)}." if retry_at else ""
+    return f"The attempt failed{f': {_clause(error)}' if error else ''}.{again}"
+
+
+def _worker_lost(entry: Entry, told: _Told) -> str:
+    told.lost_at = entry.at
+    return "The worker that held it was lost."
+
+
+def _adopted(_: Entry, __: _Told) -> str:
+    return "It was moved to the workflow's current version."
+
+
+def _unfit(entry: Entry, _: _Told) -> str:
+    return f"The workflow had changed, and the run no longer fitted it: {_clause(entry.body['why'])}."
+
+
+def _silent(_: Entry, __: _Told) -> None:
+    return None
+
+
+TELLERS: Final[Mapping[Kind, Callable[[Entry, _Told], str | None]]] = {
+    Kind.ACCEPTED: _accepted,
+    Kind.CLAIMED: _claimed,
+    Kind.STEPPED: _silent,  # told by `_journey`
+    Kind.ASKED: _asked,
+    Kind.SUSPENDED: _suspended,
+    Kind.DECIDED: _decided,
+    Kind.FIRED: _fired,
+    Kind.SIGNALLED: _signalled,
+    Kind.SUPERSEDED: _superseded,
+    Kind.ORDERED: _ordered,
+    Kind.REWOUND: _rewound,
+    Kind.EFFECT_BEGAN: _effect_began,
+    Kind.EFFECT_ENDED: _effect_ended,
+    Kind.TASK_FAILED: _task_failed,
+    Kind.HANDLED: _handled,
+    Kind.ENDED: _ended,
+    Kind.WORKER_LOST: _worker_lost,
+    Kind.ADOPTED: _adopted,
+    Kind.UNFIT: _unfit,
+}
+"""How each kind of entry is told; None: it belongs to the sentence before it."""
+
+_SECOND: Final = timedelta(seconds=1)
+_UNITS: Final = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
+_PARTIES: Final = {"system": "The control plane", "policy": "A rule", "worker": "A worker", "agent": "The agent"}
+_LONGEST: Final = 200
+
+
+def person(actor: str) -> str:
+    """Who acted, as people say it: a name for a person, a role for everything else."""
+    party, _, name = actor.rpartition(":")
+    if role := _PARTIES.get(party or name):
+        return role
+    words = name.partition("@")[0].replace(".", " ").replace("_", " ").split()
+    return " ".join(word if word[0].isupper() else word.capitalize() for word in words) or "Somebody"
+
+
+def spoken(name: str) -> str:
+    """A technical name as words."""
+    return name.replace("_", " ").replace("-", " ").strip() or "a step"
+
+
+def listed(names: Sequence[str]) -> str:
+    """The names as a list in a sentence."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def seen_evidence(evidence: Iterable[str]) -> str:
+    """What lay before the person who decided; equal labels are counted."""
+    counted = Counter(evidence)
+    seen = [f"the {label}" if count == 1 else f"{count} {label}s" for label, count in counted.items()]
+    return f", having seen {listed(seen)}" if seen else ""
+
+
+def duration(span: timedelta) -> str:
+    """A span in its largest unit, rounded down."""
+    seconds = int(span.total_seconds())
+    size, unit = next(((size, unit) for size, unit in _UNITS if seconds >= size), (1, "second"))
+    count = seconds // size
+    return "less than a second" if count == 0 else f"{count} {unit}{'' if count == 1 else 's'}"
+
+
+def moment(text: str) -> str:
+    """An instant, given in ISO 8601, to the minute."""
+    at = datetime.fromisoformat(text)
+    return f"{at.day} {at:%B %Y %H:%M} UTC"
+
+
+def _quoted(asked: Entry) -> str:
+    return f"“{asked.body['title']}”"
+
+
+def _clause(text: Any) -> str:
+    """The first line of a reason or an error, short and without its full stop."""
+    first = str(text).strip().partition("\n")[0].rstrip(".")
+    return first if len(first) <= _LONGEST else f"{first[:_LONGEST]}…"
