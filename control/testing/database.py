@@ -31,7 +31,8 @@ _TEMPLATE: Final = "control_template_"
 _LOCK: Final = 7_303_014_501_662_213_991  # our own; whoever makes or drops what others may use holds it
 _DEAD: Final[LiteralString] = """
 select d.datname from pg_database d where starts_with(d.datname, %(prefix)s) and not exists (
-    select from pg_stat_activity a where a.application_name <> '' and starts_with(d.datname, a.application_name || '_'))
+    select from pg_stat_activity a where a.datname = d.datname
+    or a.application_name <> '' and starts_with(d.datname, a.application_name || '_'))
 """
 _UNUSED: Final[LiteralString] = """
 select datname from pg_database where starts_with(datname, %(prefix)s)
