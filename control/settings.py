@@ -26,7 +26,7 @@ SETTING_INVALID: Final = Problem(
 _PREFIX: Final = "CONTROL_"
 _ADDRESS: Final = re.compile(r"postgres(ql)?://.|\w+ *=")
 _Limit = Annotated[int, Field(ge=1)]
-_Name = Annotated[str, Field(pattern=r"^[\w.-]{1,63}$")]
+_Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.:-]{0,99}$")]
 _Span = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 

@@ -10,7 +10,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 ROOT: Final = Path(__file__).parents[2]
+
+finished: Final = pytest.mark.skipif(not (ROOT / "README.md").exists(), reason="README.md is not written yet")
+"""For rules about the whole, which hold once its parts are there. The README comes last."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,12 @@ def texts() -> list[Source]:
 def faults(check: Callable[[Source], Iterable[str]], sources: Iterable[Source]) -> list[str]:
     """What `check` finds in all of them. A file that is not Python is a fault, not a crash."""
     return [fault for source in sources for fault in _found(check, source)]
+
+
+def assert_clean(check: Callable[[Source], Iterable[str]], sources: Iterable[Source]) -> None:
+    """Fail with every fault, one a line."""
+    found = faults(check, sources)
+    assert not found, "\n".join(["", *found])
 
 
 def _found(check: Callable[[Source], Iterable[str]], source: Source) -> list[str]:
