@@ -71,7 +71,10 @@ class OpenInterrupt:
 
 @dataclass(frozen=True, slots=True)
 class TaskState:
-    """One task scheduled on the head. `task_id` is None while nothing was recorded for a node's task."""
+    """One task scheduled on the head. `task_id` is None while nothing was recorded for a node's task.
+
+    `handled` tasks went to their error handler: `earlier_error` is what they raised, and `error` what the handler did.
+    """
 
     name: str
     task_id: str | None
@@ -310,8 +313,8 @@ def _task(slot: _Slot, recorded: Recorded, digest: Digest) -> TaskState:
     routed = any(trace.routed for trace in own)
     acting = handler if routed else own
     done = not routed and any(trace.done for trace in own)
-    error = next((trace.error for trace in acting if trace.error is not None), None)
-    old = done and error is not None and not any(trace.error is not None and trace.fresh_error for trace in own)
+    error = next((trace.error for trace in own if trace.error is not None), None)
+    old = routed or (done and not any(trace.error is not None and trace.fresh_error for trace in own))
     calls = [t for t in recorded.traces if not t.done and _root(t.path) == acting[0].path] if acting else []
     name = f"__error_handler__{slot.name}" if routed else slot.name
     asked = () if done else _questions(name, [*acting, *calls], _Askers(recorded.nested, digest))
@@ -320,7 +323,7 @@ def _task(slot: _Slot, recorded: Recorded, digest: Digest) -> TaskState:
         task_id=own[-1].task_id if own else slot.task_id,
         path=slot.path,
         done=done,
-        error=None if old else error,
+        error=next((t.error for t in handler if not t.done), None) if routed else None if old else error,
         earlier_error=error if old else None,
         handled=routed,
         interrupts=asked,
@@ -344,10 +347,11 @@ class _Askers:
 
     def find(self, question: Question, name: str, traces: Sequence[Trace]) -> tuple[Trace, str]:
         """The innermost task that recorded the question, and its namespace as far as it is known."""
-        for trace in self.nested:
-            if any(asked.id == question.id for asked in trace.questions):
-                own = trace.path.removeprefix(PULL) if trace.path.startswith(PULL) else ""
-                return trace, f"{trace.ns}|{own}:{trace.task_id}"
+        inside = [t for t in self.nested if any(asked.id == question.id for asked in t.questions)]
+        if inside:
+            trace = max(inside, key=lambda t: t.ns.count("|"))
+            own = trace.path.removeprefix(PULL) if trace.path.startswith(PULL) else ""
+            return trace, f"{trace.ns}|{own}:{trace.task_id}"
         calls = (t for t in reversed(traces) if any(asked.id == question.id for asked in t.questions))
         trace, root = next(calls, traces[0]), f"{name}:{traces[0].task_id}"
         return trace, root if trace is traces[0] else f"{root}|:{trace.task_id}"
@@ -386,3 +390,8 @@ def _conflicts(traces: Iterable[Trace]) -> tuple[str, ...]:
     """State channels written more than once in the superstep: harmless with a reducer, fatal without."""
     written = Counter(chain.from_iterable(trace.outputs for trace in traces))
     return tuple(sorted(channel for channel, count in written.items() if count > 1))
+
+
+def pulled_node(path: str) -> str:
+    """The node of a task that its trigger started, from the task's path; empty for any other task."""
+    return path.removeprefix(PULL).removesuffix(_HANDLER) if path.startswith(PULL) else ""

@@ -69,6 +69,7 @@ class _Write(NamedTuple):
     channel: str
     type: str
     xid: str
+    deferred: str | None
     blob: bytes | None
 
 
@@ -99,7 +100,6 @@ def _recorded(row: _Row, checkpoint_id: str) -> Recorded:
     writes = [_Write._make((*w, blob)) for w, blob in _beside(row.writes, row.write_blobs)]
     nested = [_Write._make((*w, blob)) for w, blob in _beside(row.nested, row.nested_blobs)]
     null = [write for write in writes if write.task_id == _NULL_TASK]
-    deferred = {s.name for s in stored if s.type is not None and s.name.startswith(BRANCH)}
     if row.format is not None and row.format < _FORMAT:
         reader.unread.add(f"format {row.format}")
     return Recorded(
@@ -107,9 +107,7 @@ def _recorded(row: _Row, checkpoint_id: str) -> Recorded:
         metadata=row.metadata or {},
         channels=tuple(_channel(s, reader) for s in stored if s.name != SENDS),
         sends=_pending_sends(stored, reader),
-        goto=tuple(
-            w.channel.removeprefix(BRANCH) for w in null if w.channel.startswith(BRANCH) and w.channel not in deferred
-        ),
+        goto=tuple(w.channel.removeprefix(BRANCH) for w in null if w.deferred == "false"),
         goto_sends=_goto_sends(null, reader),
         traces=_traces((w for w in writes if w.task_id != _NULL_TASK), reader),
         nested=_traces(nested, reader),

@@ -4,7 +4,8 @@
 -- the version is news to the node it triggers; of the writes the control rows' blobs. Every lookup is an index probe, and
 -- LATERAL with LIMIT or an aggregate keeps the planner from joining whole tables.
 -- channels: {name, node, version, version seen, inline, in updated_channels, type, size}; channel_blobs beside it.
--- writes: {checkpoint_ns, task_id, task_path, channel, type, xmin}; write_blobs beside it. The root's come first.
+-- writes: {checkpoint_ns, task_id, task_path, channel, type, xmin, deferred}; write_blobs beside it. `deferred` is for a
+-- branch that a command asked for: a deferred node's channel once held a value of its own, others only inline ones.
 -- locks: none
 select t.thread_id, h.checkpoint_id, h.metadata, d.channels, d.channel_blobs, w.writes, w.write_blobs,
   n.writes as nested, n.write_blobs as nested_blobs, o.orphan_writes, d.format
@@ -48,14 +49,18 @@ left join lateral (
   where k.key in ('__start__', '__pregel_tasks') or k.key ^@ 'branch:to:' or k.key ^@ 'join:'
 ) d on true
 left join lateral (
-  select array_agg(array[w.checkpoint_ns, w.task_id, w.task_path, w.channel, w.type, w.xmin::text]) as writes,
+  select array_agg(array[w.checkpoint_ns, w.task_id, w.task_path, w.channel, w.type, w.xmin::text, w.deferred]) as writes,
     array_agg(w.blob) as write_blobs,
     array_agg(w.task_id) filter (where w.channel = '__interrupt__') as asking
   from (
     select w.checkpoint_ns, w.task_id, w.task_path, w.channel, w.type, w.xmin, case
         when w.channel in ('__error__', '__interrupt__', '__resume__') then w.blob
         when w.channel = '__pregel_tasks' and w.task_id = '00000000-0000-0000-0000-000000000000' then w.blob
-      end as blob
+      end as blob,
+      case when w.channel ^@ 'branch:to:' and w.task_id = '00000000-0000-0000-0000-000000000000' then exists (
+        select from checkpoint_blobs b
+        where b.thread_id = t.thread_id and b.checkpoint_ns = '' and b.channel = w.channel and b.type <> 'empty'
+      )::text end as deferred
     from checkpoint_writes w
     where w.thread_id = t.thread_id and w.checkpoint_ns = '' and w.checkpoint_id = h.checkpoint_id
     order by w.task_id, w.idx
@@ -84,7 +89,7 @@ left join lateral (
       split_part(s.ns, ':', 1) || ':' || left(a.task_id, -1) || translate(right(a.task_id, 1), '0123456789abcdef', '123456789abcdefg'), ''
     from space s, unnest(w.asking) as a (task_id) where s.ns like '%%:%%' and split_part(s.ns, ':', 1) not like '%%|%%'
   )
-  select array_agg(array[x.checkpoint_ns, x.task_id, x.task_path, x.channel, x.type, x.xmin::text]) as writes,
+  select array_agg(array[x.checkpoint_ns, x.task_id, x.task_path, x.channel, x.type, x.xmin::text, null]) as writes,
     array_agg(case when x.channel in ('__error__', '__interrupt__', '__resume__') then x.blob end) as write_blobs
   from bounds
   join lateral (
