@@ -13,6 +13,7 @@ from typing import Final
 import pytest
 
 ROOT: Final = Path(__file__).parents[2]
+FOLDERS: Final = ("control", "docs", "graphs", "nodes", "tests")
 
 finished: Final = pytest.mark.skipif(not (ROOT / "README.md").exists(), reason="README.md is not written yet")
 """For rules about the whole, which hold once its parts are there. The README comes last."""
@@ -58,7 +59,7 @@ def python(*folders: str) -> list[Source]:
 
 
 def texts() -> list[Source]:
-    """Every text file that is, or would be, committed."""
+    """Every text file that is committed, or lies where it would be."""
     return [Source(path, text) for path, text in _texts()]
 
 
@@ -90,13 +91,16 @@ def _texts() -> Iterator[tuple[str, str]]:
 
 
 def _committed() -> list[str]:
-    """What git knows or would add; without git, everything that is not hidden."""
-    command = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    """What git knows, or would add to the folders of ours; without git, everything that is not hidden."""
     try:
-        listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        return sorted({*_listed("--cached"), *_listed("--others", "--exclude-standard", "--", *FOLDERS)})
     except (OSError, subprocess.CalledProcessError):
         return sorted(_visible())
-    return sorted(set(filter(None, listed.split("\0"))))
+
+
+def _listed(*options: str) -> list[str]:
+    command = ["git", "-C", str(ROOT), "ls-files", "-z", *options]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\0")[:-1]
 
 
 def _visible() -> Iterator[str]:

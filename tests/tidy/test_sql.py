@@ -22,7 +22,10 @@ QUERY: Final = re.compile(
     r"\s*(select\s|insert\s+into\s|update\s+[\w.]+\s+(\w+\s+)?set\s|delete\s+from\s|with\s+(recursive\s+)?\w+\s+as\s"
     r"|merge\s+into\s|values\s*\(|truncate\s|lock\s+table|create\s+(or|unique|table|index|function|policy|trigger|view))"
 )
-UTILITY: Final = re.compile(r"\s*(set\s+(local|role|session)|listen\s|notify\s|(create|alter|drop|grant|revoke)\s)")
+UTILITY: Final = re.compile(
+    r"\s*(set\s+(local|role|session)\s|listen\s+\w+$|notify\s+\w+(,|$)|(grant|revoke)\s+[\w, ]+\s(on|to|from)\s"
+    r"|(create|alter|drop)\s+(database|role|user|schema|table|system|type|domain|extension)\s)"
+)
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,9 @@ def test_sql_in_python_is_found(text: str) -> None:
     assert faults(embedded, [Source("control/runtime/worker.py", text)])
 
 
-@pytest.mark.parametrize("text", ['"""select a run, says this docstring."""', "x = 'Select a run.'", "x = 'selected'"])
+@pytest.mark.parametrize(
+    "text", ['"""select a run, says this docstring."""', "x = 'Select a run.'", "x = 'grant loan'"]
+)
 def test_english_is_not_sql(text: str) -> None:
     assert faults(embedded, [Source("control/cli/runs.py", text)]) == []
 
