@@ -18,7 +18,9 @@ def tool(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @finished
-@pytest.mark.parametrize("arguments", [("ruff", "check", "."), ("mypy",)], ids=lambda arguments: arguments[0])
+@pytest.mark.parametrize(
+    "arguments", [("ruff", "check", "--output-format", "concise", "."), ("mypy",)], ids=lambda arguments: arguments[0]
+)
 def test_the_checkers_find_nothing(arguments: tuple[str, ...]) -> None:
     done = tool(*arguments)
     assert done.returncode == 0, done.stdout + done.stderr
