@@ -53,8 +53,7 @@ class Account:
         """
         if os.geteuid() != 0:
             return cls(str(os.geteuid()), os.geteuid(), os.getegid())
-        if cluster.exists():
-            owner = cluster.stat()
+        if cluster.exists() and (owner := cluster.stat()).st_uid != 0:  # root's own is one that a kill left half made
             return cls(str(owner.st_uid), owner.st_uid, owner.st_gid)
         known = {entry.pw_name: entry for entry in pwd.getpwall()}
         for name in ("postgres", "nobody"):
@@ -84,11 +83,10 @@ class Account:
         return self.run("test", "-x", path).returncode == 0
 
     def folder(self, path: Path) -> Path:
-        """Make `path` a 0700 folder of this account, if it is not there yet."""
-        if not path.exists():
-            path.mkdir(mode=0o700)
-            if os.geteuid() == 0:
-                os.chown(path, self.uid, self.gid)
+        """Make `path` a 0700 folder of this account, if it is not that yet."""
+        path.mkdir(mode=0o700, exist_ok=True)
+        if os.geteuid() == 0:
+            os.chown(path, self.uid, self.gid)
         return path
 
 

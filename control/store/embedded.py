@@ -10,8 +10,12 @@ is left running and no list of users can go stale.
 Who is in charge. One *keeper* process per folder (`keeper.py`), elected by a file lock, is the server's parent. It is
 detached from the terminal and from the process that happened to start it.
 
+Who may enter. The owner of the folder, and no second user: the socket trusts whoever reaches it. Root's server runs as
+an account without rights of its own (`cluster.py`), which may pass through the folder and owns the data in it.
+
 When a part dies. The server: the keeper starts it again. The keeper: the server shuts down with it, and the next
 `ensure` elects another keeper. A user: its connections close, and that is all there was of it.
+The folder, removed while in use: keeper and server end.
 
 Rejected: the wheel's own `get_server()`. It leaves servers behind, takes a zombie or a foreign process for a running
 server, makes an OS account and changes the modes of other people's folders.

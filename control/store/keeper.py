@@ -185,11 +185,11 @@ def _private(path: Path, account: Account) -> bool:
 
 
 def keep(server: Server, *, idle_s: float) -> int:
-    """Run the server until it is idle, a signal ends us, or it will not start."""
+    """Run the server until it is idle, its folder is removed, a signal ends us, or it will not start."""
     watch, failures, running = Watch(server.folder), 0, server.start()
     try:
         while failures < ATTEMPTS:
-            if ended(running, within_s=min(POLL_S, idle_s / 4)):
+            if ended(running, within_s=min(POLL_S, 0.02 + idle_s / 4)):
                 failures = 0 if running.returncode == 0 or watch.ready() else failures + 1
                 watch.forget()
                 if failures and recorded(server.folder.data) is None:

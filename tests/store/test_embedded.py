@@ -245,6 +245,13 @@ def test_killed_user_counts_as_gone_and_nothing_is_left_running(folder: Path) ->
     assert recorded(Folder(folder).data) is None, "the server was not shut down in order"
 
 
+def test_removed_folder_takes_its_processes_along(fresh: Path) -> None:
+    ensure(fresh, idle_s=600)
+    assert len(processes(fresh)) > 2
+    shutil.rmtree(fresh)
+    assert eventually(lambda: not processes(fresh)), processes(fresh)
+
+
 def test_call_while_the_server_stops_for_idleness_gets_a_running_one(folder: Path) -> None:
     def stopping() -> bool:
         with Folder(folder).gate.open("rb") as gate:
