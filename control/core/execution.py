@@ -303,8 +303,9 @@ def _target(channel: Channel, recorded: Recorded) -> str:
     """The node a channel starts. A functional entrypoint's name shows only in what it recorded."""
     if channel.name != START or channel.target != START:
         return channel.target
-    names = (t.path.removeprefix(PULL) for t in recorded.traces if t.path.startswith(PULL))
-    return next((name for name in names if not name.endswith(_HANDLER)), START)
+    roots = (_root(trace.path) or trace.path for trace in recorded.traces)
+    names = (path.removeprefix(PULL) for path in roots if path.startswith(PULL) and not path.endswith(_HANDLER))
+    return next(names, START)
 
 
 def _task(slot: _Slot, recorded: Recorded, digest: Digest) -> TaskState:
