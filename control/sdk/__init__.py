@@ -7,8 +7,10 @@ no worker, and effects and model answers outlive the worker that made them.
 - `approval`, `ask`: hold the run until somebody answers.
 - `wait_until`, `wait_for`, `wait_for_signal`: suspend the run.
 - `effect`, `aeffect`: change something outside, once; `recorded`, `arecorded`: ask a model, once.
+- `Problem`, `Refusal`: say in three lines why a node cannot go on; a refusal is not retried.
 """
 
+from control.core.problem import Problem, Refusal
 from control.sdk.approval import Decision, approval, ask
 from control.sdk.effect import InDoubt, aeffect, arecorded, effect, recorded
 from control.sdk.ports import Begun, EffectPort
@@ -19,6 +21,8 @@ __all__ = [
     "Decision",
     "EffectPort",
     "InDoubt",
+    "Problem",
+    "Refusal",
     "aeffect",
     "approval",
     "arecorded",

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cache
 from typing import Any, Generic, Literal, TypeVar
 
 from langgraph.types import interrupt
@@ -49,8 +48,9 @@ def approval(
 
     `action` and `evidence` are what the approver sees and what the decision is bound to by its digest: exact arguments,
     plain JSON values. `on_yes`, `on_no` and `on_silence` are sentences; `confidence` lies in 0..1. `answer` is a model
-    for what an approver must add (an amount, a condition). Whatever the node did before this line is done again when it
-    is resumed, so put effects behind their own `effect(...)`.
+    for what an approver sets (an amount, a condition); if every field of it has a default, an approval without one
+    takes the defaults. Whatever the node did before this line is done again when it is resumed, so put effects behind
+    their own `effect(...)`.
     """
     value = {
         "type": "control.approval",
@@ -66,7 +66,9 @@ def approval(
         "expires_in_s": _seconds(expires_in),
     }
     given: Any = interrupt(value, response_schema=_verdict(answer))
-    return Decision(given.decision == "approve", given.answer, given.by, given.at, given.note)
+    approved = given.decision == "approve"
+    typed = (given.answer or answer()) if approved and answer is not None else None
+    return Decision(approved, typed, given.by, given.at, given.note)
 
 
 def ask(
@@ -98,12 +100,17 @@ class _Given(BaseModel):
 
 class _Verdict(_Given):
     decision: Literal["approve", "reject"]
-    answer: None = None
-
-
-class _VerdictWithAnswer(_Given):
-    decision: Literal["approve", "reject"]
     answer: BaseModel | None = None
+
+
+class _VerdictWithAnswer(_Verdict):
+    # The same rule twice: for those who validate by JSON Schema, and for LangGraph.
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {"properties": {"decision": {"const": "approve"}}},
+            "then": {"required": ["answer"], "properties": {"answer": {"not": {"type": "null"}}}},
+        }
+    )
 
     @model_validator(mode="after")
     def _approval_carries_its_answer(self) -> _VerdictWithAnswer:
@@ -112,23 +119,14 @@ class _VerdictWithAnswer(_Given):
         return self
 
 
-# The same rule for those who validate by JSON Schema.
-_ANSWER_IF_APPROVED: dict[str, Any] = {
-    "if": {"properties": {"decision": {"const": "approve"}}},
-    "then": {"required": ["answer"], "properties": {"answer": {"not": {"type": "null"}}}},
-}
-
-
-@cache
 def _verdict(answer: type[BaseModel] | None) -> type[BaseModel]:
     if answer is None:
-        return _Verdict
-    fields: dict[str, Any] = {"answer": (answer | None, Field(None, description="Required to approve"))}
-    rule = {"json_schema_extra": _ANSWER_IF_APPROVED}
-    return create_model(f"{answer.__name__}Verdict", __base__=_VerdictWithAnswer, __cls_kwargs__=rule, **fields)
+        return create_model("Verdict", __base__=_Verdict, answer=(None, None))
+    needed = any(field.is_required() for field in answer.model_fields.values())
+    fields: dict[str, Any] = {"answer": (answer | None, Field(None, description="What the approver sets"))}
+    return create_model(f"{answer.__name__}Verdict", __base__=_VerdictWithAnswer if needed else _Verdict, **fields)
 
 
-@cache
 def _reply(answer: type[BaseModel]) -> type[BaseModel]:
     return create_model(f"{answer.__name__}Reply", __base__=_Given, answer=(answer, ...))
 

@@ -139,3 +139,22 @@ def test_a_question_for_information_returns_the_model() -> None:
     with pytest.raises(ValidationError):
         answer_with(graph, {"rate_percent": 4})
     assert answer_with(graph, {"answer": {"rate_percent": 4}, "by": "ana"}) == {"seen": 4.0}
+
+
+class Terms(BaseModel):
+    amount_eur: int = Field(9_000, le=9_000)
+
+
+@pytest.mark.parametrize(
+    ("given", "amount"), [({}, 9_000), ({"answer": None}, 9_000), ({"answer": {"amount_eur": 100}}, 100)]
+)
+def test_an_answer_that_is_all_defaults_may_be_left_out(*, given: dict[str, Any], amount: int) -> None:
+    graph = asks(Terms)
+    answer_with(graph, {"decision": "approve", **given})
+    assert graph.decisions[0].answer == Terms(amount_eur=amount)
+
+
+def test_a_rejection_carries_no_answer_even_if_one_was_given() -> None:
+    graph = asks(Terms)
+    answer_with(graph, {"decision": "reject", "answer": {"amount_eur": 100}})
+    assert graph.decisions[0].answer is None
