@@ -35,6 +35,10 @@ OUTSIDE_A_RUN: Final = Problem(
     next_step="Call it from a node's own thread or task, or copy the context (contextvars.copy_context) into yours.",
 )
 
+BRANCH: Final = "__control_branch"
+"""The configurable key under which the control plane says how often the run was rewound. A default key holds it, since
+steps taken again after a rewind are other steps; an explicit key does not: what it names was done already."""
+
 _Ordinals = dict[tuple[int, str], Iterator[int]]
 _ordinals: Final[WeakKeyDictionary[Any, _Ordinals]] = WeakKeyDictionary()
 
@@ -60,7 +64,7 @@ def default_key(config: RunnableConfig, name: str) -> str:
 
     Each use takes the next ordinal; a retry of the node in the same process starts again at 0, as a new process does.
     """
-    site = "/".join((*_ancestors(config), _path(config["metadata"]["langgraph_path"][:3])))
+    site = "/".join((*_branch(config), *_ancestors(config), _path(config["metadata"]["langgraph_path"][:3])))
     return f"{site}/{name}#{next(_ordinal(config, name))}"
 
 
@@ -69,6 +73,11 @@ def unrecorded_key(config: RunnableConfig, key: str) -> str:
     configurable, metadata = config["configurable"], config.get("metadata", {})
     owner = metadata.get("run_id") or configurable.get("thread_id") or configurable[CONFIG_KEY_TASK_ID]
     return f"{owner}/{key}"
+
+
+def _branch(config: RunnableConfig) -> Iterator[str]:
+    if rewound := config["configurable"].get(BRANCH):
+        yield f"branch-{rewound}"
 
 
 def _ancestors(config: RunnableConfig) -> Iterator[str]:

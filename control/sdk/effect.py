@@ -15,6 +15,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.types import interrupt
 from pydantic import BaseModel, ConfigDict
 
+from control.core.failure import FailureClass
 from control.sdk.call_site import default_key, effect_port, running_config, unrecorded_key
 from control.sdk.drive import Ask, Call, Script, drive, drive_async
 from control.sdk.ports import Begun, EffectPort, Kind
@@ -28,6 +29,8 @@ class InDoubt(Exception):
     The effect is left in flight: the next attempt probes, repeats or asks, as after a crash. Any other exception says
     that nothing happened, and the next attempt calls again.
     """
+
+    failure_class = FailureClass.TRANSIENT  # another attempt settles it
 
 
 class Told(BaseModel):
@@ -55,7 +58,8 @@ def effect(
     before any call that is not the first. `repeatable` says that the other side honours the key, so that a second call
     is harmless. With neither, a person is asked after an interruption.
     `key` names the effect within the run: give one that says what it is ("invoice/4711"), so that moving code cannot
-    change it. Two effects with one key are one effect. The default is the place of the call and its ordinal there.
+    change it. Two effects with one key are one effect, also after a rewind. The default is the place of the call and
+    its ordinal there.
     The outcome is stored: return None, bool, int, float, str, bytes and lists or string-keyed dicts of them, or another
     type that strict serialisation gives back unchanged (datetime, Decimal, UUID, LangChain messages).
     Problems: `outside-a-run`, `effect-needs-await`; besides, whatever `call`, `probe` or the port raises.

@@ -25,8 +25,8 @@ class Begun:
     - `done`: it happened in an earlier attempt; `outcome` is what it returned.
     - `in_flight`: an earlier attempt committed the intent and never recorded an end. Nothing was written.
 
-    `idempotency_key` is what the other side sees: the key made unique across runs (and branches of a rewound run), the
-    same string for every call of this effect.
+    `idempotency_key` is what the other side sees: the key made unique across runs, the same string for every call of
+    this effect.
     """
 
     state: Literal["new", "done", "in_flight"]

@@ -276,6 +276,22 @@ def test_default_keys_are_the_same_when_everything_before_them_was_lost(outside:
     assert from_scratch[0] == from_scratch[1]
 
 
+def test_steps_taken_again_after_a_rewind_have_other_default_keys_but_the_same_explicit_ones(
+    saver: Any, outside: Outside
+) -> None:
+    def node(state: State) -> State:
+        return {"out": [effect("pay", outside.call), effect("pay", outside.call, key="invoice/1")]}
+
+    for branch in (0, 1):
+        config = {"configurable": {"thread_id": f"t{branch}", "__control_branch": branch}}
+        one_node(node, saver).invoke({"out": []}, config)
+    assert outside.keys == [
+        "t0/node@0/__pregel_pull.node/pay#0",
+        "t0/invoice/1",
+        "t1/branch-1/node@0/__pregel_pull.node/pay#0",
+    ]
+
+
 def test_an_error_handler_does_not_share_keys_with_the_node_it_stands_in_for(saver: Any, outside: Outside) -> None:
     def fails(state: State) -> State:
         effect("pay", outside.call)
