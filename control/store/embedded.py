@@ -177,12 +177,14 @@ def installed_binaries() -> Path:
 
 def kept(folder: Folder) -> bool:
     """Whether a keeper lives."""
-    with folder.election.open("rb") as lock:
-        try:
+    try:
+        with folder.election.open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:  # there never was one, or the folder is being removed
         return False
+    return False
 
 
 @contextmanager

@@ -61,7 +61,7 @@ def stop(data_dir: Path, *, timeout_s: float = 30) -> None:
     folder = Folder(data_dir)
     end = time.monotonic() + timeout_s
     while kept(folder):
-        with suppress(ValueError, ProcessLookupError):  # it has yet to write its number, or has just gone
+        with suppress(ValueError, ProcessLookupError, FileNotFoundError):  # just come, or just gone
             os.kill(int(folder.election.read_text()), signal.SIGTERM)
         assert time.monotonic() < end, f"the keeper of {data_dir} does not stop"
         time.sleep(0.01)
