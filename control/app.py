@@ -1,0 +1,142 @@
+"""Where everything that holds a socket, a pool or a clock is built, from the settings, and closed again.
+
+    async with opened(settings) as app:
+        await app.worker().run()
+
+`checkpointer` is what `langgraph.json` names, so that `langgraph dev` writes through the saver that governs; `saver` and
+`saver_sync` are the same for scripts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+import threading
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+
+from control import settings as configuration
+from control.runtime.attempt import Tools
+from control.runtime.commands import Control
+from control.runtime.worker import Pace, Worker
+from control.runtime.workflows import Workflow, load_workflows
+from control.settings import Settings
+from control.store import embedded
+from control.store.database import Address, Database
+from control.store.flush import Flusher
+from control.store.migrations import migrate
+from control.store.saver import ControlSaver
+from control.store.serde import StrictSerializer
+from control.store.session import Session
+from control.store.writers import ImplicitWriters
+
+
+def address(settings: Settings) -> Address:
+    """Where the database is. Starts the embedded one, and brings it up to date, where no address is set."""
+    if settings.database_url is None:
+        conninfo = embedded.ensure(settings.data_dir)
+        migrate(conninfo)
+        return Address.of(conninfo)
+    direct = settings.database_direct_url
+    return Address.of(settings.database_url.get_secret_value(), direct.get_secret_value() if direct else None)
+
+
+@dataclass
+class App:
+    """What one process works with. Its parts are made when they are first asked for."""
+
+    settings: Settings
+    database: Database
+    flusher: Flusher
+    saver: ControlSaver
+    given: Mapping[str, Workflow] | None = None
+
+    @cached_property
+    def workflows(self) -> Mapping[str, Workflow]:
+        """The graphs given, or those of `langgraph.json`; their types may be stored from now on."""
+        loaded = load_workflows(self.settings.config) if self.given is None else self.given
+        for workflow in loaded.values():
+            self.saver.serde.allow(workflow.allowed)
+        return loaded
+
+    def control(self, *, by: str | None = None, workflows: bool = False) -> Control:
+        """The commands, as given by a person; `workflows` where one of them starts a run."""
+        s = self.settings
+        return Control(
+            self.database, s.tenant, by or _person(), workflows=self.workflows if workflows else {}, serde=self.saver.serde,
+            crash_limit=s.crash_limit, stall_after=timedelta(seconds=s.stall_after_s),
+            input_limit=s.input_limit_mb * 1024 * 1024,
+        )
+
+    def worker(self) -> Worker:
+        s = self.settings
+        tools = Tools(self.database, self.saver, self.flusher, s.crash_limit, s.cancel_grace_s)
+        pace = Pace(
+            slots=s.worker_slots, sync_node_threads=s.sync_node_threads, poll_s=s.poll_s,
+            takeover_poll_s=s.takeover_poll_s, failover_wait_s=s.failover_wait_s, lease_s=s.lease_s,
+            block_after_s=s.block_after_s, drain_grace_s=s.drain_grace_s,
+        )
+        return Worker(self.database, self.workflows, tools, pace=pace)
+
+
+@asynccontextmanager
+async def opened(
+    settings: Settings, at: Address | None = None, workflows: Mapping[str, Workflow] | None = None
+) -> AsyncIterator[App]:
+    """Everything of one process, opened, and closed in the reverse order. Raises the problems of `Database.open`."""
+    where = at or await asyncio.to_thread(address, settings)
+    database = Database(where, size=settings.pool_limit)
+    async with AsyncExitStack() as stack:
+        await database.open()
+        stack.push_async_callback(database.close)
+        flusher = Flusher(
+            lambda: database.connect("control_flush"), batch_limit=settings.flush_batch_limit,
+            queue_limit=settings.flush_queue_limit,
+        )
+        await flusher.start()
+        stack.push_async_callback(flusher.stop)
+        lease = timedelta(seconds=settings.lease_s)
+        session = Session(where.session("control_claim"), "writer", lease)
+        stack.push_async_callback(asyncio.to_thread, session.stop)
+        writers = ImplicitWriters(database, session, tenant=settings.tenant, crash_limit=settings.crash_limit)
+        serde = StrictSerializer(secrets=_secrets(settings))
+        saver = ControlSaver(database.reader, flusher, serde=serde, writers=writers)
+        yield App(settings, database, flusher, saver, workflows)
+
+
+@asynccontextmanager
+async def checkpointer() -> AsyncIterator[ControlSaver]:
+    """The saver for `langgraph dev`, and for scripts that drive a graph themselves."""
+    async with opened(configuration.read()) as app:
+        _ = app.workflows
+        yield app.saver
+
+
+@contextmanager
+def saver_sync(settings: Settings | None = None) -> Iterator[ControlSaver]:
+    """The same saver for blocking code: its event loop runs in a thread of its own."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="control-saver", daemon=True)
+    thread.start()
+    context = opened(settings or configuration.read())
+    app = asyncio.run_coroutine_threadsafe(context.__aenter__(), loop).result()
+    try:
+        yield app.saver
+    finally:
+        asyncio.run_coroutine_threadsafe(context.__aexit__(None, None, None), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def _person() -> str:
+    return f"{getpass.getuser()}"
+
+
+def _secrets(settings: Settings) -> list[str]:
+    """The values of the environment variables that settings name as secret."""
+    return [os.environ[name] for name in settings.redact if os.environ.get(name)]

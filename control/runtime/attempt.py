@@ -1,0 +1,350 @@
+"""One attempt: drive a claimed run until it ends, stops, fails, or the claim is lost.
+
+Where to enter is read from the rows, never remembered: a run that has committed nothing gets its input; one that has goes
+on from its head, with the recorded answers delivered by interrupt id, strictly, and never by `invoke(None)` alone where a
+plain answer lies on the head (it would be given to whatever asks next). How it ended is read from the rows as well. The
+ending names the version of the facts it was decided on; if a command came between, it is decided again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Final
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.errors import GraphDrained
+from langgraph.pregel import Pregel
+from langgraph.runtime import RunControl
+from langgraph.types import Command
+
+from control.core import execution as rows
+from control.core.execution import Execution, Head
+from control.core.facts import Fit, OutcomeKind
+from control.core.failure import FailureClass, classify
+from control.core.problem import Problem, Refusal
+from control.core.retry import RetryPolicy, next_retry
+from control.core.run_status import TERMINAL, index
+from control.runtime.workflows import Workflow
+from control.store import questions, runs
+from control.store.checkpoints import heads
+from control.store.claims import Claimed
+from control.store.database import Database
+from control.store.flush import CLAIM_LOST, DATABASE_AWAY, RUN_MOVED, Flusher
+from control.store.item import Ending, Fence, Item
+from control.store.saver import ControlSaver
+from control.store.tenure import TENURE, Tenure
+
+PLAIN_ANSWER: Final = Problem(
+    code="plain-answer-recorded", status=409, title="An answer without an address lies on the thread",
+    next_step="Rewind the run to its head, which drops it; then answer the question that is open.",
+)
+
+_RETRY_POLICY: Final = RetryPolicy()
+_RECONNECT_S: Final = 1.0
+_log: Final = logging.getLogger(__name__)
+
+BRANCH: Final = "__control_branch"
+"""The configuration key under which a node's default effect keys find how often the run was rewound."""
+_STRICT: Final = "__pregel_strict_resume"
+
+
+@dataclass(frozen=True, slots=True)
+class Enter:
+    """Run the graph with this input: the run's own, a `Command` with answers, or None to go on."""
+
+    value: Any
+    delivering: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How an attempt came to its end, before the rows are asked. `raised` is the exception's `repr`, as rows keep it."""
+
+    kind: OutcomeKind
+    failure: FailureClass | None = None
+    error: str | None = None
+    raised: str | None = None
+    fit: Fit = Fit.FITS
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What every attempt of a worker shares."""
+
+    database: Database
+    saver: ControlSaver
+    flusher: Flusher
+    crash_limit: int
+    cancel_grace_s: float
+    executor_threads: Callable[[], int] = lambda: 0
+
+
+@dataclass(eq=False)
+class Attempt:
+    """`stop` asks it to end at its next step boundary; `abort` ends it without a word, since the claim is lost."""
+
+    claimed: Claimed
+    workflow: Workflow
+    tools: Tools
+    fence: Fence
+    active: dict[str, str] = field(default_factory=dict)
+    _control: RunControl = field(default_factory=RunControl)
+    _driving: asyncio.Task[Ended] | None = None
+    _cancelled: bool = False
+    ending: bool = False
+
+    def __post_init__(self) -> None:
+        self.tenure = Tenure(
+            self.fence, actor=f"worker:{self.fence.worker_id}", branch=self.claimed.branch,
+            parts=tuple(self.claimed.parts), cheap=self.workflow.cheap, on_lost=self._lost,
+        )
+
+    async def run(self) -> None:
+        """Drive the run to the end of this attempt and record it. Raises nothing that concerns the run alone."""
+        delivering: tuple[str, ...] = ()
+        try:
+            entry = await self._entry(await self._head() if self.claimed.epoch > 1 else None)
+            if isinstance(entry, Enter):
+                delivering = entry.delivering
+            ended = await self._drive(entry) if isinstance(entry, Enter) else entry
+            await self._conclude(ended, delivering)
+        except Exception as error:
+            await self._broke(error, delivering)
+
+    async def _broke(self, error: Exception, delivering: tuple[str, ...]) -> None:
+        """The claim is lost, or this program has a bug: then the run must not look as if somebody worked on it."""
+        if self.tenure.broken and self.tenure.broken.problem is CLAIM_LOST:
+            _log.info("run %s: %s", self.claimed.run_id, self.tenure.broken.why)
+            return
+        _log.error("attempt on run %s broke", self.claimed.run_id, exc_info=error)
+        with contextlib.suppress(Refusal):
+            await self._conclude(_failed(error), delivering)
+
+    def stop(self, reason: str, *, cancel: bool = False) -> None:
+        """End at the next step boundary; a cancelled one not later than after the grace."""
+        self._control.request_drain(reason)
+        if cancel and not self._cancelled:
+            self._cancelled = True
+            asyncio.get_running_loop().call_later(self.tools.cancel_grace_s, self._interrupt)
+
+    def abort(self, refusal: Refusal) -> None:
+        """Stop at once: somebody else owns the run now."""
+        self.tenure.lose(refusal)
+
+    def _lost(self, _: Refusal) -> None:
+        self._interrupt()
+
+    def _interrupt(self) -> None:
+        if self._driving and not self._driving.done():
+            self._driving.cancel()
+
+    async def _head(self) -> Head:
+        async with self.tools.saver.reading() as conn:
+            return (await heads(conn, [self.claimed.thread_id]))[self.claimed.thread_id]
+
+    async def _entry(self, head: Head | None) -> Enter | Ended:
+        """Where to go on. A head of another run on the thread is a past to build on, not a place to go on from."""
+        if head is None or head.metadata.get("run_id") != str(self.claimed.run_id):
+            return Enter(self._input())
+        if self.claimed.graph_digest != self.workflow.digest and (unfit := await self._adopt(head)):
+            return unfit
+        if head.state is Execution.FINISHED:
+            return Ended(OutcomeKind.COMPLETED)
+        if head.state in (Execution.ROUTING_FAILED, Execution.POISONED):
+            return Ended(OutcomeKind.FAILED, FailureClass.POISONED, head.errors[0] if head.errors else str(head.state))
+        answers = await self._answers()
+        ready = {question.id: answers[question.id] for question in head.open if question.id in answers}
+        self.tenure.asked.update(question.id for question in head.interrupts)
+        if ready:
+            return Enter(Command(resume=ready), tuple(ready))
+        if head.state is Execution.WAITING:
+            return Ended(OutcomeKind.SUSPENDED)
+        if head.stale_resume:
+            why = PLAIN_ANSWER.because("Going on would give it to whatever asks next.")
+            return Ended(OutcomeKind.FAILED, FailureClass.HUMAN, str(why))
+        return Enter(None)
+
+    async def _adopt(self, head: Head) -> Ended | None:
+        """Go on under this version of the graph, if the head fits it; otherwise say what does not."""
+        if why := await misfit(self.workflow.under(self.tools.saver), head):
+            return Ended(OutcomeKind.DRAINED, error=why, fit=Fit.CHANGED)
+        async with self.tools.database.scope("control_flush", self.claimed.tenant) as conn:
+            run = await runs.lock_run(conn, self.claimed.tenant, self.claimed.run_id)
+            if run.epoch != self.claimed.epoch:
+                raise CLAIM_LOST.because(f"Epoch {self.claimed.epoch} was replaced.", run=str(run.run_id))
+            body = {"digest": self.workflow.digest, "from": run.graph_digest}
+            adopted = replace(run, graph_digest=self.workflow.digest)
+            await runs.save_run(
+                conn, adopted, [("adopted", self.tenure.actor, body)], at=await runs.now(conn),
+                crash_limit=self.tools.crash_limit,
+            )
+        return None
+
+    def _input(self) -> Any:
+        assert self.claimed.input is not None and self.claimed.input_type is not None, "a worker's run has an input"
+        return self.tools.saver.serde.loads_typed((self.claimed.input_type, self.claimed.input))
+
+    async def _answers(self) -> Mapping[str, Any]:
+        async with self.tools.database.scope("control_flush", self.claimed.tenant) as conn:
+            run = await runs.read_run(conn, self.claimed.tenant, self.claimed.run_id)
+            return await questions.resume_values(conn, run)
+
+    async def _drive(self, entry: Enter) -> Ended:
+        self._driving = asyncio.create_task(self._stream(entry), name=f"run {self.claimed.run_id}")
+        try:
+            return await self._driving
+        except asyncio.CancelledError:
+            if self.tenure.broken:
+                raise self.tenure.broken from None
+            if self._cancelled:
+                return Ended(OutcomeKind.CANCELLED)
+            raise
+        except GraphDrained:
+            return Ended(OutcomeKind.CANCELLED if self._cancelled else OutcomeKind.DRAINED)
+        except Exception as error:
+            if self.tenure.broken and self.tenure.broken.problem is CLAIM_LOST:
+                raise
+            _log.info("run %s failed", self.claimed.run_id, exc_info=error)
+            return _failed(error)
+
+    async def _stream(self, entry: Enter) -> Ended:
+        graph: Pregel[Any, Any, Any, Any] = self.workflow.under(self.tools.saver)
+        async for event in graph.astream(
+            entry.value, self._config(), stream_mode="tasks", durability="sync", control=self._control
+        ):
+            self._watch(event)
+        return Ended(OutcomeKind.COMPLETED)
+
+    def _watch(self, event: Any) -> None:
+        """Keep the names of tasks, and which of them are running."""
+        if "triggers" in event:
+            self.tenure.names[event["id"]] = self.active[event["id"]] = event["name"]
+        else:
+            self.active.pop(event["id"], None)
+
+    def _config(self) -> RunnableConfig:
+        given = self.claimed.config
+        return {
+            "configurable": {
+                **given.get("configurable", {}), "thread_id": self.claimed.thread_id,
+                TENURE: self.tenure, _STRICT: True, BRANCH: self.claimed.branch,
+            },
+            "metadata": {
+                **given.get("metadata", {}), "run_id": str(self.claimed.run_id), "tenant": self.claimed.tenant,
+                "epoch": self.claimed.epoch, "graph_digest": self.workflow.digest,
+            },
+            "recursion_limit": given.get("recursion_limit", 1000),
+        }
+
+    async def _conclude(self, ended: Ended, delivering: tuple[str, ...]) -> None:
+        """Record the end of the attempt, as often as it takes: a command may come between, the database may be away."""
+        self.ending = True
+        if self.tenure.unwritten:
+            await asyncio.gather(*self.tenure.unwritten, return_exceptions=True)
+        while True:
+            try:
+                await self._record(ended, delivering)
+                return
+            except Refusal as refusal:
+                if refusal.problem is DATABASE_AWAY:
+                    await asyncio.sleep(_RECONNECT_S)
+                elif refusal.problem is not RUN_MOVED:
+                    raise
+
+    async def _record(self, ended: Ended, delivering: tuple[str, ...]) -> None:
+        head = _in_the_light_of(await self._head(), ended)
+        async with self.tools.database.scope("control_flush", self.claimed.tenant) as conn:
+            run = await runs.read_run(conn, self.claimed.tenant, self.claimed.run_id)
+            if run.epoch != self.claimed.epoch:
+                raise CLAIM_LOST.because(f"Epoch {self.claimed.epoch} was replaced.", run=str(run.run_id))
+            asked, now = await runs.questions(conn, run), await runs.now(conn)
+        pending = tuple(question.id for question in head.open)
+        after = self._after(run, self._judge(ended, head), head, now=now)
+        settled = replace(asked, ready=0 if not delivering else _still(asked.ready, delivering, pending))
+        indexed = index(runs.facts_of(after, settled, crash_limit=self.tools.crash_limit))
+        ending = Ending(
+            version=run.version, outcome=str(after.outcome), execution=after.execution, status=indexed.status,
+            due_at=indexed.due_at, closed=indexed.status in TERMINAL, retries=after.retries,
+            failure_class=after.failure_class, failure=after.failure, retry_at=after.retry_at, fit=after.fit,
+            pending=pending,
+        )
+        item = Item(self.fence, asyncio.get_running_loop().create_future(), ending=ending)
+        item.entries.append(("ended", self.tenure.actor, _body(ending, delivered=set(delivering) - set(pending))))
+        await self.tools.flusher.write(item)
+        if indexed.status == "queued":
+            async with self.tools.database.scope("control_flush", self.claimed.tenant) as conn:
+                await runs.announce(conn, runs.WORK)
+
+    def _judge(self, ended: Ended, head: Head) -> Ended:
+        """What the rows make of an attempt that ended without an error."""
+        if ended.kind not in (OutcomeKind.COMPLETED, OutcomeKind.SUSPENDED):
+            return ended
+        if head.state is Execution.FINISHED:
+            return Ended(OutcomeKind.COMPLETED)
+        if head.open:
+            return Ended(OutcomeKind.SUSPENDED)
+        return Ended(OutcomeKind.BREAKPOINT) if head.state is Execution.RUNNABLE else ended
+
+    def _after(self, run: runs.Run, ended: Ended, head: Head, *, now: datetime) -> runs.Run:
+        """The run as it will be once this attempt has let go."""
+        failed = ended.kind is OutcomeKind.FAILED
+        retry_at = None
+        if failed and ended.failure:
+            retry_at = next_retry(_RETRY_POLICY, ended.failure, run.retries, now=now, jitter=random.random())
+        return replace(
+            run, worker_id=None, claimed_at=None, execution=head.state, outcome=ended.kind, outcome_at=now,
+            failure_class=ended.failure if failed else None,
+            failure={"error": self._redacted(ended.error)} if failed else None,
+            retry_at=retry_at, retries=run.retries + (retry_at is not None) if failed else 0, fit=ended.fit,
+        )
+
+    def _redacted(self, error: str | None) -> str:
+        return self.tools.saver.serde.redact_text(error or "").replace("\0", "\\0")
+
+
+def _failed(error: Exception) -> Ended:
+    if isinstance(error, Refusal):
+        failure = FailureClass.TRANSIENT if error.problem is DATABASE_AWAY else FailureClass.PERMANENT
+        return Ended(OutcomeKind.FAILED, failure, str(error), repr(error))
+    return Ended(OutcomeKind.FAILED, classify(error), f"{type(error).__name__}: {error}", repr(error))
+
+
+async def misfit(graph: Pregel[Any, Any, Any, Any], head: Head) -> str | None:
+    """Why a thread's head does not fit this graph: its rows and the graph disagree about what comes next."""
+    if missing := sorted({task.name for task in head.tasks if not task.done} - set(graph.nodes)):
+        return f"the graph has no node called {', '.join(missing)}"
+    state = await graph.aget_state({"configurable": {"thread_id": head.thread_id}})
+    if head.state is Execution.WAITING and {i.id for i in state.interrupts} != {q.id for q in head.open}:
+        return "the graph no longer asks what the thread waits for"
+    return None
+
+
+def _in_the_light_of(head: Head, ended: Ended) -> Head:
+    if ended.raised is None:
+        return head
+    transient = ended.failure is FailureClass.TRANSIENT
+    return rows.with_outcome(head, rows.Outcome(head.checkpoint_id, ended.raised, transient=transient))
+
+
+def _still(ready: int, delivering: tuple[str, ...], pending: tuple[str, ...]) -> int:
+    """How many answers remain to be delivered: those that lay ready, less those that the graph has taken in."""
+    return ready - len(set(delivering) - set(pending))
+
+
+def _body(ending: Ending, *, delivered: set[str]) -> dict[str, Any]:
+    body: dict[str, Any] = {"outcome": ending.outcome, "execution": ending.execution}
+    if ending.failure_class:
+        body |= {"failure_class": ending.failure_class, "error": (ending.failure or {}).get("error")}
+    if ending.fit != Fit.FITS:
+        body["fit"] = ending.fit
+    if ending.retry_at:
+        body["retry_at"] = ending.retry_at.isoformat()
+    if delivered:
+        body["delivered"] = sorted(delivered)
+    return body

@@ -1,0 +1,81 @@
+"""Commands: what people order. One module for each verb.
+
+A command locks the run, reads its facts, asks `core.lifecycle` whether the verb is legal now, changes the facts, and lets
+`store.runs.save_run` derive the status and append to the ledger, all in one transaction. It holds no rule of its own.
+Workers are told when that transaction commits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from psycopg import AsyncConnection
+
+from control.core.facts import Facts
+from control.core.lifecycle import Verb, require
+from control.core.run_status import RunStatus, derive
+from control.runtime.workflows import Workflow
+from control.store import runs
+from control.store.database import Database
+from control.store.runs import Entry, Run
+from control.store.serde import StrictSerializer
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """What a command works with. `tenant` is whose runs it sees, `by` who gives the orders."""
+
+    database: Database
+    tenant: str
+    by: str
+    workflows: Mapping[str, Workflow] = field(default_factory=dict)
+    serde: StrictSerializer = field(default_factory=StrictSerializer)
+    crash_limit: int = 5
+    stall_after: timedelta = timedelta(seconds=120)
+    input_limit: int = 8 * 1024 * 1024  # bytes
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection[Any]]:
+        async with self.database.scope("control_command", self.tenant) as conn:
+            yield conn
+
+    @asynccontextmanager
+    async def changing(self, run_id: UUID, verb: Verb) -> AsyncIterator[Change]:
+        """A transition that this verb makes, if the run's state allows it. Raises `no-such-run`, `verb-not-legal`."""
+        async with self.transaction() as conn:
+            run = await runs.lock_run(conn, self.tenant, run_id)
+            change = Change(self, conn, run, await runs.now(conn), await self.facts(conn, run))
+            require(verb, change.status.word, change.facts)
+            yield change
+
+    async def facts(self, conn: AsyncConnection[Any], run: Run) -> Facts:
+        asked = await runs.questions(conn, run)
+        alive = run.worker_id is None or await runs.worker_alive(conn, run)
+        return runs.facts_of(run, asked, crash_limit=self.crash_limit, alive=alive)
+
+
+@dataclass(slots=True)
+class Change:
+    """A locked run about to be changed."""
+
+    control: Control
+    conn: AsyncConnection[Any]
+    run: Run
+    at: datetime
+    facts: Facts
+
+    @property
+    def status(self) -> RunStatus:
+        return derive(self.facts, now=self.at, stall_after=self.control.stall_after)
+
+    async def save(self, run: Run, entries: Iterable[Entry]) -> Run:
+        """Write the changed run, and tell the worker that holds it."""
+        after = await runs.save_run(self.conn, run, entries, at=self.at, crash_limit=self.control.crash_limit)
+        if after.worker_id is not None:
+            await runs.announce(self.conn, runs.ORDERS, str(after.run_id))
+        return after

@@ -1,0 +1,107 @@
+"""Start a run: an input is accepted, and from then on is somebody's business."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.types.json import Jsonb
+
+from control.core.problem import Problem, Refusal
+from control.runtime.commands import Control
+from control.runtime.workflows import pick
+from control.store import runs
+from control.store.runs import Run
+from control.store.sql import read
+
+THREAD_BUSY: Final = Problem(
+    code="thread-busy", status=409, title="The thread has a run that has not ended",
+    next_step="Answer or cancel that run, or start on another thread.",
+)
+INPUT_TOO_LARGE: Final = Problem(
+    code="input-too-large", status=413, title="The input is larger than this installation takes",
+    next_step="Store the document elsewhere and pass a reference to it, or raise CONTROL_INPUT_LIMIT_MB.",
+)
+
+_SQL: Final = read("runs")
+
+
+async def start(
+    control: Control,
+    workflow: str,
+    value: Any,
+    *,
+    thread_id: str | None = None,
+    priority: int = 0,
+    not_before: datetime | None = None,
+    config: dict[str, Any] | None = None,
+    run_id: UUID | None = None,
+    restarted_from: UUID | None = None,
+) -> Run:
+    """Accept an input; the run is queued when this returns. A `run_id` given twice starts one run.
+
+    Raises `unknown-workflow`, `invalid-input`, `input-too-large`, `thread-busy`, `state-not-serialisable`,
+    `type-not-allowed`.
+    """
+    described = pick(control.workflows, workflow)
+    kind, data = control.serde.dumps_typed(described.check_input(value))
+    if len(data) > control.input_limit:
+        raise INPUT_TOO_LARGE.because(f"{len(data):,} bytes; {control.input_limit:,} are allowed.", bytes=len(data))
+    run_id = run_id or uuid4()
+    async with control.transaction() as conn:
+        at = await runs.now(conn)
+        row = {
+            "tenant": control.tenant, "run_id": run_id, "thread_id": thread_id or str(run_id), "workflow": workflow,
+            "input": data, "input_type": kind, "config": Jsonb(config or {}), "priority": priority, "at": at,
+            "created_by": control.by, "restarted_from": restarted_from, "not_before": not_before,
+            "parts_total": described.parts_total,
+        }
+        run = await _insert(conn, row)
+        if run is None:
+            return await runs.read_run(conn, control.tenant, run_id)
+        return await runs.save_run(
+            conn, run, [("accepted", control.by, _accepted(run, control))], at=at, crash_limit=control.crash_limit
+        )
+
+
+async def _insert(conn: AsyncConnection[Any], row: dict[str, Any]) -> Run | None:
+    """The new run, or None where this very run was started before."""
+    try:
+        async with conn.transaction():
+            await conn.execute(_SQL["add_thread"], {"tenant": row["tenant"], "thread_id": row["thread_id"]})
+            added = await (await conn.execute(_SQL["add"], row)).fetchone()
+            return Run.of(added)
+    except psycopg.errors.UniqueViolation as error:
+        if error.diag.constraint_name == "run_pkey":
+            return None
+        raise _busy(row["thread_id"]) from error
+
+
+@contextmanager
+def busy_thread(thread_id: str) -> Iterator[None]:
+    """Turns the loss of a thread to another open run into `thread-busy`."""
+    try:
+        yield
+    except psycopg.errors.UniqueViolation as error:
+        raise _busy(thread_id) from error
+
+
+def _busy(thread_id: str) -> Refusal:
+    return THREAD_BUSY.because(f"{thread_id!r} is in use.", thread=thread_id)
+
+
+def _accepted(run: Run, control: Control) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "workflow": run.workflow, "thread_id": run.thread_id, "priority": run.priority,
+        "crash_limit": control.crash_limit,
+    }
+    if run.not_before:
+        body["not_before"] = run.not_before.isoformat()
+    if run.restarted_from:
+        body["restarted_from"] = str(run.restarted_from)
+    return body

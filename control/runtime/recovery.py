@@ -1,0 +1,84 @@
+"""What time and death bring about: timers fire, retries come due, and runs are taken from workers that are gone.
+
+Any worker does this for all; each act is a transition under the run's lock, so that two sweeps cannot do it twice. A
+sweep that finds a run locked leaves it to whoever holds it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from psycopg import AsyncConnection
+
+from control.core.facts import Fit, OutcomeKind
+from control.store import questions, runs
+from control.store.checkpoints import heads
+from control.store.claims import Orphan
+from control.store.database import Database
+from control.store.runs import Entry, Run
+
+CLOCK: Final = "clock"
+CONTROL: Final = "control"
+
+
+class Recovery:
+    """The sweeps' transitions. `crash_limit`: how many workers a run may take down before it is abandoned."""
+
+    def __init__(self, database: Database, *, crash_limit: int) -> None:
+        self._database, self._crash_limit = database, crash_limit
+
+    async def take_over(self, orphan: Orphan) -> bool:
+        """Take a run from a worker that is gone. False where somebody else did, or the worker came back and let go."""
+        async with self._database.scope("control_flush", orphan.tenant) as conn:
+            run = await runs.lock_run_if_free(conn, orphan.tenant, orphan.run_id)
+            if run is None or (run.epoch, run.worker_id) != (orphan.epoch, orphan.worker_id):
+                return False
+            at = await runs.now(conn)
+            head = (await heads(conn, [run.thread_id]))[run.thread_id]
+            begun = head.metadata.get("run_id") == str(run.run_id) or run.workflow is None
+            delivered = await questions.settle(conn, run, pending=[q.id for q in head.open] if begun else [], at=at)
+            lost = replace(
+                run, worker_id=None, claimed_at=None, crashes=run.crashes + 1, takeovers=run.takeovers + 1,
+                execution=head.state if begun else "none", outcome=OutcomeKind.LOST, outcome_at=at, failure=None,
+                failure_class=None,
+            )
+            body = {"worker": str(orphan.worker_id), "why": orphan.why, "execution": str(lost.execution)}
+            entry = ("worker_lost", CONTROL, body | ({"delivered": delivered} if delivered else {}))
+            await self._save(conn, lost, [entry], at=at)
+            return True
+
+    async def wake(self, tenant: str, run_id: UUID) -> bool:
+        """Bring about what a run's clock says: fire its timers, make its retry or its start ready."""
+        async with self._database.scope("control_flush", tenant) as conn:
+            run = await runs.lock_run_if_free(conn, tenant, run_id)
+            at = await runs.now(conn)
+            if run is None or run.worker_id is not None or run.due_at is None or run.due_at > at:
+                return False
+            entries = await questions.fire(conn, run, at=at)
+            woken = replace(run, woken_at=at) if entries else run
+            if run.retry_at and run.retry_at <= at:
+                woken = replace(woken, retry_at=None, outcome=None, outcome_at=None, woken_at=at)
+                entries.append(("woken", CLOCK, {"why": "retry"}))
+            elif run.not_before and run.not_before <= at:
+                woken = replace(woken, not_before=None, woken_at=at)
+                entries.append(("woken", CLOCK, {"why": "start"}))
+            await self._save(conn, woken, entries, at=at)
+            return bool(entries)
+
+    async def readopt(self, tenant: str, run_id: UUID, digest: str) -> bool:
+        """Unblock a run whose version is held again."""
+        async with self._database.scope("control_flush", tenant) as conn:
+            run = await runs.lock_run_if_free(conn, tenant, run_id)
+            if run is None or run.fit != Fit.CHANGED or run.graph_digest != digest:
+                return False
+            at = await runs.now(conn)
+            body = {"digest": digest, "from": digest}
+            fits = replace(run, fit=Fit.FITS, woken_at=at)
+            await self._save(conn, fits, [("adopted", CONTROL, body)], at=at)
+            return True
+
+    async def _save(self, conn: AsyncConnection[Any], run: Run, entries: list[Entry], *, at: datetime) -> None:
+        await runs.save_run(conn, run, entries, at=at, crash_limit=self._crash_limit)

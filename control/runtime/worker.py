@@ -1,0 +1,231 @@
+"""A worker: claims runs and drives many of them at once, on one event loop.
+
+It lives in the eyes of its peers while its session holds a lock (`store.session`). It claims when it is told of work, when
+a slot becomes free, and at a slow poll. It sweeps for runs whose worker is gone and for timers that are due, reads the
+orders that stand against its own runs, and stops attempts whose claim it has lost. Synchronous nodes run in a pool of
+threads of their own: they cannot be cancelled, so they are fenced and counted.
+
+`drain` stops claiming and asks each run to stop at its next step boundary; what has not stopped when the grace is over is
+left to the peers, who find the session's lock free.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import psycopg
+from psycopg import AsyncConnection
+
+from control.core.problem import Refusal
+from control.runtime.attempt import Attempt, Tools
+from control.runtime.loop_watch import Blocked, LoopWatch
+from control.runtime.recovery import Recovery
+from control.runtime.workflows import Workflow
+from control.store import claims
+from control.store.claims import Claimed, Holdings, Mine
+from control.store.database import Database
+from control.store.flush import CLAIM_LOST
+from control.store.runs import ORDERS, WORK
+from control.store.session import Session
+
+_log: Final = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How many at once, and how often to look. Spans in seconds; see control/settings.py for what each means."""
+
+    slots: int = 20
+    sync_node_threads: int = 32
+    poll_s: float = 1.0
+    takeover_poll_s: float = 0.25
+    failover_wait_s: float = 2.0
+    lease_s: float = 30.0
+    block_after_s: float = 1.0
+    drain_grace_s: float = 30.0
+
+
+class Worker:
+    """See the module. Built and run on one event loop."""
+
+    def __init__(self, database: Database, workflows: Mapping[str, Workflow], tools: Tools, *, pace: Pace) -> None:
+        self._database, self._workflows, self._tools, self._pace = database, workflows, tools, pace
+        self._loop = asyncio.get_running_loop()
+        self._recovery = Recovery(database, crash_limit=tools.crash_limit)
+        self._attempts: dict[UUID, Attempt] = {}
+        self._running: set[asyncio.Task[None]] = set()
+        self._work, self._orders, self._draining = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._claiming: AsyncConnection[Any] | None = None
+        self._sweeping: AsyncConnection[Any] | None = None
+        self._session = Session(
+            database.address.session("control_claim"), "worker", timedelta(seconds=pace.lease_s),
+            digests=[w.digest for w in workflows.values()], on_notify=self._notified, on_lost=self._session_lost,
+            on_back=self._session_back,
+        )
+        self._holdings = Holdings(self.worker_id, list(workflows), [w.digest for w in workflows.values()])
+        self.swept = asyncio.Event()
+
+    @property
+    def worker_id(self) -> UUID:
+        return self._session.worker_id
+
+    @property
+    def busy(self) -> int:
+        """How many runs it is driving."""
+        return len(self._attempts)
+
+    async def run(self) -> None:
+        """Work until `drain` is called and everything has stopped or the grace is over."""
+        self._loop.set_default_executor(ThreadPoolExecutor(self._pace.sync_node_threads, thread_name_prefix="node"))
+        await asyncio.to_thread(self._session.start)
+        watch = LoopWatch(after_s=self._pace.block_after_s, report=self._blocked)
+        watch.start()
+        loops = [
+            asyncio.create_task(self._forever(act, pace_s, wake), name=act.__name__)
+            for act, pace_s, wake in (
+                (self._claim, self._pace.poll_s, self._work),
+                (self._sweep, self._pace.takeover_poll_s, None),
+                (self._obey, self._pace.poll_s, self._orders),
+            )
+        ]
+        try:
+            await self._readopt()
+            await self._draining.wait()
+            await self._finish(loops)
+        finally:
+            watch.stop()
+            await self._leave(loops)
+
+    def drain(self) -> None:
+        """Claim nothing more, and let every run go at its next step boundary."""
+        self._draining.set()
+
+    async def _forever(self, act: Callable[[], Awaitable[None]], pace_s: float, wake: asyncio.Event | None) -> None:
+        """Do it again and again: when woken, and at the latest after `pace_s`. A lost database is waited for."""
+        while True:
+            try:
+                await act()
+            except (psycopg.OperationalError, Refusal) as error:
+                _log.warning("%s: %s", act.__name__, str(error).strip().splitlines()[:1])
+                await asyncio.sleep(pace_s)
+            if wake is None:
+                await asyncio.sleep(pace_s)
+                continue
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(wake.wait(), pace_s)
+            wake.clear()
+
+    async def _claim(self) -> None:
+        """Fill the free slots."""
+        while not self._draining.is_set() and (free := self._pace.slots - self.busy) > 0:
+            self._claiming = await self._connected(self._claiming)
+            claimed = await claims.claim(self._claiming, self._holdings, free=free)
+            for run in claimed:
+                self._begin(run)
+            if len(claimed) < free:
+                return
+
+    def _begin(self, claimed: Claimed) -> None:
+        attempt = Attempt(claimed, self._workflows[claimed.workflow], self._tools, claimed.fence(self.worker_id))
+        self._attempts[claimed.run_id] = attempt
+        task = asyncio.create_task(attempt.run(), name=f"attempt {claimed.run_id}")
+        self._running.add(task)
+        task.add_done_callback(lambda done: self._ended(attempt, done))
+
+    def _ended(self, attempt: Attempt, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        if self._attempts.get(attempt.claimed.run_id) is attempt:
+            del self._attempts[attempt.claimed.run_id]
+        self._work.set()
+        if not task.cancelled() and (error := task.exception()):
+            _log.error("attempt on run %s broke", attempt.claimed.run_id, exc_info=error)
+
+    async def _sweep(self) -> None:
+        """Take runs from the dead, and wake those whose time has come."""
+        self._sweeping = await self._connected(self._sweeping)
+        grace = timedelta(seconds=self._pace.failover_wait_s)
+        for orphan in await claims.orphans(self._sweeping, grace=grace):
+            if await self._recovery.take_over(orphan):
+                _log.warning("run %s taken over: %s", orphan.run_id, orphan.why)
+                self._work.set()
+        for tenant, run_id in await claims.due(self._sweeping):
+            if await self._recovery.wake(tenant, run_id):
+                self._work.set()
+        self.swept.set()
+
+    async def _readopt(self) -> None:
+        self._claiming = await self._connected(self._claiming)
+        for tenant, run_id in await claims.unfit(self._claiming, self._holdings.digests):
+            for digest in self._holdings.digests:
+                await self._recovery.readopt(tenant, run_id, digest)
+
+    async def _obey(self) -> None:
+        """Compare the attempts with the claims as the database has them: stop what was ordered, abort what was lost."""
+        if not self._attempts:
+            return
+        before = dict(self._attempts)
+        self._sweeping = await self._connected(self._sweeping)
+        held = {claim.run_id: claim for claim in await claims.mine(self._sweeping, self.worker_id)}
+        for run_id, attempt in before.items():
+            if self._attempts.get(run_id) is attempt:
+                self._order(attempt, held.get(run_id))
+
+    def _order(self, attempt: Attempt, claim: Mine | None) -> None:
+        if claim is None or claim.epoch != attempt.claimed.epoch:
+            if not attempt.ending:
+                attempt.abort(CLAIM_LOST.because("A peer has taken the run over."))
+        elif claim.cancel:
+            attempt.stop("cancel", cancel=True)
+        elif claim.pause:
+            attempt.stop("pause")
+
+    async def _connected(self, conn: AsyncConnection[Any] | None) -> AsyncConnection[Any]:
+        if conn is None or conn.closed or conn.broken:
+            return await self._database.connect("control_claim")
+        return conn
+
+    async def _finish(self, loops: list[asyncio.Task[None]]) -> None:
+        loops[0].cancel()
+        conn = self._claiming = await self._connected(self._claiming)
+        await claims.advertise(conn, self._holdings, draining=True)
+        for attempt in list(self._attempts.values()):
+            attempt.stop("drain")
+        if self._running:
+            await asyncio.wait(self._running, timeout=self._pace.drain_grace_s)
+
+    async def _leave(self, loops: list[asyncio.Task[None]]) -> None:
+        for task in (*loops, *self._running):
+            task.cancel()
+        await asyncio.gather(*loops, *self._running, return_exceptions=True)
+        await asyncio.to_thread(self._session.stop)
+        for conn in (self._claiming, self._sweeping):
+            if conn is not None:
+                await conn.close()
+
+    def _notified(self, channel: str, _: str) -> None:
+        wake = {WORK: self._work, ORDERS: self._orders}[channel]
+        self._loop.call_soon_threadsafe(wake.set)
+
+    def _session_lost(self) -> None:
+        _log.warning("worker %s lost its session; peers may take its runs", self.worker_id)
+
+    def _session_back(self) -> None:
+        """What the peers have taken meanwhile shows when the claims are compared."""
+        self._loop.call_soon_threadsafe(self._orders.set)
+
+    def _blocked(self, blocked: Blocked) -> None:
+        """From the watching thread: the loop cannot write this, so a connection of its own does."""
+        _log.error("the event loop is blocked by node %s in %s", blocked.node, blocked.where)
+        if blocked.tenure is None:
+            return
+        with contextlib.suppress(psycopg.Error):
+            conninfo = self._database.address.session("control_claim")
+            claims.mark_blocking(conninfo, blocked.tenure.fence, f"{blocked.node}: {blocked.where}")

@@ -1,0 +1,143 @@
+"""Connections: who logs in as what, and what a transaction may see.
+
+Three database roles do the work (see the first migration). Commands run in `Database.scope`, a transaction that acts as
+one role for one tenant and so can be served by a pooler as well. The flush, the saver's reads and the worker's session
+keep state in their session and use the direct address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from control.core.problem import Problem
+from control.store import arrays
+from control.store.flush import DATABASE_AWAY
+from control.store.migrations import check_current
+from control.store.sql import read
+
+Role = Literal["control_command", "control_flush", "control_claim"]
+
+POOLER: Final = Problem(
+    code="address-is-a-pooler", status=503, title="The database address leads to a connection pooler",
+    next_step="Set DATABASE_DIRECT_URL to the server's own address; locks and notifications need a session of their own.",
+)
+READ_ONLY: Final = Problem(
+    code="database-read-only", status=503, title="The database takes no writes",
+    next_step="Point DATABASE_URL at the primary, or end its read-only mode. Nothing was changed.",
+)
+
+_SQL: Final = read("runs")
+_SCHEMA: Final = read("schema")
+_SESSION_OPTIONS: Final = "-c plan_cache_mode=force_generic_plan"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the database is. `direct` bypasses any pooler. `login`: the roles log in themselves (trust or certificates)
+    instead of being assumed by the main login."""
+
+    main: str
+    direct: str
+    login: bool = False
+
+    @classmethod
+    def of(cls, main: str, direct: str | None = None, *, login: bool = False) -> Address:
+        return cls(main, direct or main, login)
+
+    def session(self, role: Role) -> str:
+        """A direct connection string that acts as the role for its whole session."""
+        if self.login:
+            return make_conninfo(self.direct, user=role, options=_SESSION_OPTIONS)
+        given = conninfo_to_dict(self.direct).get("options") or ""
+        return make_conninfo(self.direct, options=f"{given} -c role={role} {_SESSION_OPTIONS}".strip())
+
+    def scoped(self, role: Role) -> str:
+        """A connection string for transactions that name their role themselves."""
+        return make_conninfo(self.main, user=role) if self.login else self.main
+
+
+class Database:
+    """The pools of one process. Opened and closed by `control.app`."""
+
+    def __init__(self, address: Address, *, size: int = 8) -> None:
+        self.address = address
+        self._commands = _pool(address.scoped("control_command"), size)
+        self._flushes = _pool(address.scoped("control_flush"), size) if address.login else self._commands
+        self.reader = _pool(address.session("control_flush"), size)
+
+    async def open(self) -> None:
+        """Connect, and refuse a database that is away, read-only, of another version, or behind a pooler."""
+        await self._check()
+        for pool in {self._commands, self._flushes, self.reader}:
+            await pool.open()
+
+    async def close(self) -> None:
+        for pool in {self._commands, self._flushes, self.reader}:
+            await pool.close()
+
+    async def connect(self, role: Role) -> AsyncConnection[Any]:
+        """A direct connection of one's own, acting as the role, in autocommit."""
+        conn = await AsyncConnection.connect(self.address.session(role), autocommit=True, prepare_threshold=0)
+        arrays.register(conn)
+        return conn
+
+    @asynccontextmanager
+    async def scope(self, role: Role, tenant: str) -> AsyncIterator[AsyncConnection[Any]]:
+        """A transaction that acts as the role and sees this tenant alone. Raises `database-away`, `database-read-only`."""
+        pool = self._flushes if role == "control_flush" else self._commands
+        try:
+            async with pool.connection() as conn, conn.transaction():
+                await conn.execute(_SQL["scope"], {"role": role, "tenant": tenant})
+                yield conn
+        except (PoolTimeout, psycopg.OperationalError) as error:
+            raise DATABASE_AWAY.because(f"{_first_line(error)}.") from error
+        except psycopg.errors.ReadOnlySqlTransaction as error:
+            raise READ_ONLY.because(f"{_first_line(error)}.") from error
+
+    async def _check(self) -> None:
+        try:
+            async with await AsyncConnection.connect(self.address.direct, autocommit=True, connect_timeout=5) as conn:
+                await _check_direct(conn)
+                await _check_schema(conn)
+        except psycopg.OperationalError as error:
+            raise DATABASE_AWAY.because(f"{_first_line(error)}.") from error
+
+
+async def _check_direct(conn: AsyncConnection[Any]) -> None:
+    """A pooler answers with a process id of its own; the server names the process that really serves the session."""
+    row = await (await conn.execute(_SCHEMA["server"])).fetchone()
+    assert row is not None
+    if row[0] != conn.info.backend_pid:
+        raise POOLER.because("The session is served by another process than the one that answered.")
+    if row[1]:
+        raise READ_ONLY.because("It is a standby, or its transactions are read-only by default.")
+
+
+async def _check_schema(conn: AsyncConnection[Any]) -> None:
+    if not await (await conn.execute(_SCHEMA["has_migrations"])).fetchone():
+        check_current({})
+    check_current(dict(await (await conn.execute(_SCHEMA["applied"])).fetchall()))
+
+
+def _pool(conninfo: str, size: int) -> AsyncConnectionPool[AsyncConnection[Any]]:
+    return AsyncConnectionPool(
+        conninfo, min_size=1, max_size=size, open=False, timeout=10, configure=_configure,
+        kwargs={"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row},
+    )
+
+
+async def _configure(conn: AsyncConnection[Any]) -> None:
+    arrays.register(conn)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

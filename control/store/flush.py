@@ -1,0 +1,209 @@
+"""Group commit: what many runs have to write shares one statement and one fsync.
+
+While one flush is in flight the next one gathers; a write returns when *its* flush has committed. Writes of one run
+commit in the order they were made, because there is one flush at a time.
+
+- A write under a lost claim changes nothing and raises `claim-lost`; its neighbours are written.
+- A run whose row is locked by a command waits for the next flush; so do its later writes.
+- A value that the database refuses fails only the run that brought it: the batch is split and tried again run by run.
+- A lost connection is repeated with the same flush id, which the runs remember, so nothing is written twice.
+- The queue is bounded: beyond its limit writers wait, and with them the graphs that produce the writes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+import psycopg
+
+from control.core.problem import Problem
+from control.store.item import Batch, Item
+from control.store.sql import read
+
+CLAIM_LOST: Final = Problem(
+    code="claim-lost", status=409, title="This worker no longer holds the run",
+    next_step="Stop and discard the result; a newer attempt owns the run.",
+)
+RUN_MOVED: Final = Problem(
+    code="run-moved", status=409, title="The run changed while this was being decided",
+    next_step="Read its facts again and decide again.",
+)
+NOT_STORABLE: Final = Problem(
+    code="value-not-storable", status=422, title="The database refuses a value of this run",
+    next_step="Remove what it names (often a NUL character in a text) from the graph's state.",
+)
+DATABASE_AWAY: Final = Problem(
+    code="database-away", status=503, title="The database cannot be reached",
+    next_step="Start it, or correct DATABASE_URL. Nothing was lost: what was committed stands, the rest is done again.",
+)
+
+_SQL: Final = read("flush")
+_RETRY_S: Final = (0.02, 0.05, 0.1, 0.2, 0.4)  # then the last one again, until the patience ends
+_log: Final = logging.getLogger(__name__)
+
+Connect = Callable[[], Awaitable[psycopg.AsyncConnection[Any]]]
+
+
+class Flusher:
+    """The one writer of a process. Used from one event loop, between `start` and `stop`.
+
+    connect: opens a direct connection as the flush role. patience_s: how long a lost database is tried again before
+    the writes that wait for it fail with `database-away`.
+    """
+
+    def __init__(
+        self, connect: Connect, *, batch_limit: int = 200, queue_limit: int = 1000, patience_s: float = 30.0
+    ) -> None:
+        self._connect, self._patience_s = connect, patience_s
+        self._batch_limit = batch_limit
+        self._room = asyncio.Semaphore(queue_limit)
+        self._queue: deque[Item] = deque()
+        self._filled = asyncio.Event()
+        self._conn: psycopg.AsyncConnection[Any] | None = None
+        self._tenants: list[str] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.flushes = 0
+
+    async def start(self) -> None:
+        self._conn = await self._connect()
+        self._task = asyncio.create_task(self._run(), name="flusher")
+
+    async def stop(self) -> None:
+        """Write what is queued, then close. Later writes are refused by the event loop's end, not silently kept."""
+        while self._queue or not self._idle:
+            await asyncio.sleep(0.005)
+        if self._task:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        if self._conn:
+            await self._conn.close()
+
+    async def write(self, item: Item) -> int:
+        """Queue the item and wait for its commit; returns the run's version. FIFO per run.
+
+        Raises `claim-lost`, `run-moved` (endings only), `value-not-storable`, `database-away`.
+        """
+        await self.enqueue(item)
+        return await item.written
+
+    async def enqueue(self, item: Item) -> None:
+        """Queue the item; `item.written` tells what became of it. Waits only while the queue is full."""
+        await self._room.acquire()
+        self._queue.append(item)
+        self._filled.set()
+
+    @property
+    def _idle(self) -> bool:
+        return not self._filled.is_set()
+
+    async def _run(self) -> None:
+        while True:
+            await self._filled.wait()
+            await asyncio.sleep(0)  # the rest of this step's writes are a turn of the loop away
+            if batch := self._take():
+                await self._flush(batch)
+            if not self._queue:
+                self._filled.clear()
+
+    def _take(self) -> list[Item]:
+        return [self._queue.popleft() for _ in range(min(self._batch_limit, len(self._queue)))]
+
+    async def _flush(self, items: list[Item]) -> None:
+        try:
+            verdicts = await self._persist(Batch.of(items))
+        except psycopg.Error as error:
+            self._tenants = None  # a refused statement takes the setting back with it
+            await self._isolate(items, error)
+        else:
+            self._settle(items, verdicts)
+
+    async def _isolate(self, items: list[Item], error: psycopg.Error) -> None:
+        """One run's value was refused, and with it the whole statement: find it by writing each run alone."""
+        groups = Batch.of(items).groups
+        if isinstance(error, psycopg.OperationalError):
+            self._fail(items, DATABASE_AWAY.because(f"It has been away for {self._patience_s:g} s."))
+        elif len(groups) == 1:
+            self._fail(items, NOT_STORABLE.because(f"{error.diag.message_primary or error}.", sqlstate=error.sqlstate))
+        else:
+            for group in groups.values():
+                await self._flush(group)
+
+    def _settle(self, items: list[Item], verdicts: Mapping[Any, tuple[str, int | None]]) -> None:
+        busy: list[Item] = []
+        for item in items:
+            verdict, version = verdicts[item.fence]
+            match verdict:
+                case "written":
+                    self._done(item, version)
+                case "busy":
+                    busy.append(item)
+                case "moved":
+                    self._fail([item], RUN_MOVED.because("A command came between."))
+                case _:
+                    epoch = f"Epoch {item.fence.epoch} was replaced or ended."
+                    self._fail([item], CLAIM_LOST.because(epoch, run=str(item.fence.run_id)))
+        self._queue.extendleft(reversed(busy))
+
+    def _done(self, item: Item, version: int | None) -> None:
+        self._room.release()
+        if not item.written.done():
+            item.written.set_result(version or 0)
+
+    def _fail(self, items: list[Item], error: Exception) -> None:
+        for item in items:
+            self._room.release()
+            if not item.written.done():
+                item.written.set_exception(error)
+                item.written.exception()  # a writer that did not wait is told by its next write
+
+    async def _persist(self, batch: Batch) -> dict[Any, tuple[str, int | None]]:
+        """Commit the batch, through lost connections, and return each run's verdict and version."""
+        flush, deadline, tries = uuid4(), asyncio.get_running_loop().time() + self._patience_s, 0
+        while True:
+            try:
+                conn = await self._connection()
+                return await self._commit(conn, batch, flush)
+            except psycopg.OperationalError as error:
+                self._tenants = None
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+                _log.warning("flush %s will be tried again: %s", flush, str(error).strip().splitlines()[:1])
+                await asyncio.sleep(_RETRY_S[min(tries, len(_RETRY_S) - 1)])
+                tries += 1
+
+    async def _connection(self) -> psycopg.AsyncConnection[Any]:
+        if self._conn is None or self._conn.broken or self._conn.closed:
+            self._tenants = None
+            self._conn = await self._connect()
+        return self._conn
+
+    async def _commit(
+        self, conn: psycopg.AsyncConnection[Any], batch: Batch, flush: UUID
+    ) -> dict[Any, tuple[str, int | None]]:
+        tenants = batch.tenants()
+        rare = [
+            (_SQL[name], params | {"flush": flush, "tenants": tenants})
+            for name, params in (
+                ("open_approvals", batch.approvals()), ("open_waits", batch.waits()),
+                ("write_effects", batch.effects()), ("settle", batch.settled()),
+            )
+            if params
+        ]
+        async with conn.pipeline() as pipeline, conn.cursor() as cursor:
+            if tenants != self._tenants:
+                await conn.execute(_SQL["tenants"], {"tenants": ",".join(tenants)})
+            await cursor.execute(_SQL["flush"], batch.columns(flush))
+            for query, params in rare:
+                await conn.execute(query, params)
+            await pipeline.sync()  # what was sent since the last sync is one transaction
+            rows = await cursor.fetchall()
+        self._tenants = tenants
+        self.flushes += 1
+        return {fence: (verdict, version) for fence, (_, verdict, version) in zip(batch.groups, rows, strict=True)}

@@ -1,0 +1,104 @@
+"""Schema migrations: numbered, checksummed, never edited.
+
+`migrate` brings a database up to this version: LangGraph's own tables first (its saver's migrations, untouched), then
+every `NNNN_*.sql` of this folder in order, each in a transaction of its own, under one advisory lock, so that several
+processes may start at once. A database that is newer than this program, or in which an applied file no longer has the
+checksum it was applied with, is refused and left as it is.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from importlib.resources import files
+from typing import Final, LiteralString, NamedTuple, cast
+
+import psycopg
+from langgraph.checkpoint.postgres import PostgresSaver
+
+from control.core.problem import Problem
+from control.store.sql import read
+
+SCHEMA_NEWER: Final = Problem(
+    code="schema-newer", status=503, title="The database belongs to a newer version",
+    next_step="Run the version that migrated it, or restore a backup made before.",
+)
+SCHEMA_CHANGED: Final = Problem(
+    code="schema-changed", status=503, title="An applied migration was edited",
+    next_step="Restore the file as it was released; schema changes go into a new migration.",
+)
+SCHEMA_OLDER: Final = Problem(
+    code="schema-older", status=503, title="The database has not been migrated to this version",
+    next_step="Run `control db migrate` with the address of the database's owner.",
+)
+
+_SQL: Final = read("schema")
+_LOCK: Final = 0x636F6E74726F6C  # "control": one migration at a time in a database
+
+
+class Migration(NamedTuple):
+    version: int
+    name: str
+    sql: LiteralString
+    checksum: str
+
+
+def migrations() -> list[Migration]:
+    """Every migration that ships with this version, in order."""
+    paths = sorted((p for p in files(__package__).iterdir() if p.name.endswith(".sql")), key=lambda p: p.name)
+    return [_migration(path.name, path.read_text(encoding="utf-8")) for path in paths]
+
+
+def _migration(name: str, text: str) -> Migration:
+    return Migration(int(name[:4]), name, cast("LiteralString", text), sha256(text.encode()).hexdigest())
+
+
+def migrate(conninfo: str) -> list[str]:
+    """Apply what is missing and return the names applied. Needs a login that may create schemas and roles.
+
+    Raises `schema-newer` and `schema-changed`; nothing is applied then.
+    """
+    with psycopg.connect(conninfo, autocommit=True) as conn:
+        conn.execute(_SQL["lock"], {"key": _LOCK})
+        try:
+            _langgraph_tables(conn)
+            applied = _applied(conn)
+            check(applied)
+            return [_apply(conn, migration) for migration in migrations() if migration.version not in applied]
+        finally:
+            conn.execute(_SQL["unlock"], {"key": _LOCK})
+
+
+def check(applied: dict[int, str]) -> None:
+    """Refuse a database whose applied migrations ({version: checksum}) are not a prefix of ours."""
+    known = {m.version: m for m in migrations()}
+    for version, checksum in applied.items():
+        if version not in known:
+            raise SCHEMA_NEWER.because(f"Migration {version} is unknown here.", version=version)
+        if checksum != known[version].checksum:
+            raise SCHEMA_CHANGED.because(f"{known[version].name} differs from what was applied.", version=version)
+
+
+def check_current(applied: dict[int, str]) -> None:
+    """Refuse also a database that lacks one of our migrations."""
+    check(applied)
+    if missing := [m.name for m in migrations() if m.version not in applied]:
+        raise SCHEMA_OLDER.because(f"It lacks {', '.join(missing)}.", missing=missing)
+
+
+def _langgraph_tables(conn: psycopg.Connection) -> None:
+    """LangGraph's stock tables. Its last migration wants autocommit, and finds nothing to do a second time."""
+    saver = PostgresSaver(conn)  # type: ignore[arg-type]  # the saver sets the row factory of each cursor itself
+    saver.setup()
+
+
+def _applied(conn: psycopg.Connection) -> dict[int, str]:
+    if not conn.execute(_SQL["has_migrations"]).fetchone():
+        return {}
+    return dict(conn.execute(_SQL["applied"]).fetchall())
+
+
+def _apply(conn: psycopg.Connection, migration: Migration) -> str:
+    with conn.transaction():
+        conn.execute(migration.sql)
+        conn.execute(_SQL["record"], {"version": migration.version, "name": migration.name, "sum": migration.checksum})
+    return migration.name

@@ -1,0 +1,132 @@
+"""Questions and waits of a run: reading them, deciding them, firing them, and withdrawing those that no longer exist.
+
+Every function works inside the caller's transition: the run's row is locked, and what is returned for the ledger is
+appended by `runs.save_run` in the same transaction.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from psycopg import AsyncConnection
+from psycopg.rows import class_row, dict_row
+
+from control.store.runs import Entry, Run
+from control.store.sql import read
+
+_APPROVALS: Final = read("approvals")
+_WAITS: Final = read("waits")
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """A question as stored. `packet` is the JSON text that was shown, `answer` the JSON text that was given."""
+
+    interrupt_id: str
+    checkpoint_id: str
+    node: str
+    kind: str
+    title: str
+    packet: str
+    packet_digest: bytes
+    schema: dict[str, Any] | None
+    opened_at: datetime
+    expires_at: datetime | None
+    decision: str | None
+    answer: str | None
+    note: str | None
+    decided_by: str | None
+    decided_at: datetime | None
+    delivered_at: datetime | None
+
+
+async def read_approval(conn: AsyncConnection[Any], run: Run, interrupt_id: str) -> Approval | None:
+    async with conn.cursor(row_factory=class_row(Approval)) as cursor:
+        await cursor.execute(_APPROVALS["read"], _key(run, interrupt_id=interrupt_id))
+        return await cursor.fetchone()
+
+
+async def open_approvals(conn: AsyncConnection[Any], run: Run) -> list[Approval]:
+    """The questions nobody has answered, oldest first."""
+    async with conn.cursor(row_factory=dict_row) as cursor:
+        rows = await (await cursor.execute(_APPROVALS["open"], _key(run))).fetchall()
+    undecided = dict.fromkeys(("decision", "answer", "note", "decided_by", "decided_at", "delivered_at"))
+    return [Approval(**row, **undecided) for row in rows]
+
+
+async def decide(
+    conn: AsyncConnection[Any], run: Run, interrupt_id: str, *,
+    decision: str, answer: str | None, note: str | None, by: str, at: datetime,
+) -> bool:
+    """Record the one decision of a question. False where it has one already."""
+    params = _key(run, interrupt_id=interrupt_id, decision=decision, answer=answer, note=note, by=by, at=at)
+    return await (await conn.execute(_APPROVALS["decide"], params)).fetchone() is not None
+
+
+async def withdraw(
+    conn: AsyncConnection[Any], run: Run, *, keep: Sequence[str], why: str, at: datetime
+) -> list[Entry]:
+    """Close what the head no longer asks or waits for: everything but `keep`. Returns the ledger's entries."""
+    gone: list[Entry] = []
+    async with conn.cursor(row_factory=dict_row) as cursor:
+        for query in (_APPROVALS["supersede"], _WAITS["withdraw"]):
+            await cursor.execute(query, _key(run, keep=list(keep), at=at))
+            gone += [
+                ("superseded", "control", {"interrupt_id": row["interrupt_id"], "why": why})
+                for row in await cursor.fetchall() if row["was_open"]
+            ]
+    return gone
+
+
+async def settle(conn: AsyncConnection[Any], run: Run, *, pending: Sequence[str], at: datetime) -> list[str]:
+    """Mark as delivered what was answered or fired and is not pending on the head any more. Returns the interrupt ids."""
+    settled: list[str] = []
+    async with conn.cursor(row_factory=dict_row) as cursor:
+        for query in (_APPROVALS["settle"], _WAITS["settle"]):
+            await cursor.execute(query, _key(run, pending=list(pending), at=at))
+            settled += [row["interrupt_id"] for row in await cursor.fetchall()]
+    return sorted(settled)
+
+
+async def add_signal(
+    conn: AsyncConnection[Any], run: Run, name: str, *, payload: str, by: str, at: datetime
+) -> None:
+    """Keep a signal until a wait of the run takes it."""
+    await conn.execute(_WAITS["add_signal"], _key(run, name=name, payload=payload, by=by, at=at))
+
+
+async def fire(conn: AsyncConnection[Any], run: Run, *, at: datetime) -> list[Entry]:
+    """Fire the timers that are due and the signal waits for which a signal is kept. Returns the ledger's entries."""
+    fired: list[Entry] = []
+    async with conn.cursor(row_factory=dict_row) as cursor:
+        for query in (_WAITS["fire_timers"], _WAITS["fire_signals"]):
+            await cursor.execute(query, _key(run, at=at))
+            fired += [("fired", "clock" if row["kind"] == "timer" else "control", _fired(row))
+                      for row in await cursor.fetchall()]
+    return fired
+
+
+async def resume_values(conn: AsyncConnection[Any], run: Run) -> dict[str, Any]:
+    """What to resume each answered or fired interrupt with, by its id. An answer was stored as the graph takes it."""
+    values: dict[str, Any] = {}
+    async with conn.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(_APPROVALS["answers"], _key(run))
+        for row in await cursor.fetchall():
+            values[row["interrupt_id"]] = json.loads(row["answer"])
+        await cursor.execute(_WAITS["fired"], _key(run))
+        for row in await cursor.fetchall():
+            values[row["interrupt_id"]] = {"payload": json.loads(row["payload"])}
+    return values
+
+
+def _fired(row: dict[str, Any]) -> dict[str, Any]:
+    body = {"interrupt_id": row["interrupt_id"], "kind": row["kind"]}
+    return body | ({"signal": row["signal"]} if row["signal"] else {})
+
+
+def _key(run: Run, **params: Any) -> dict[str, Any]:
+    return {"tenant": run.tenant, "run_id": run.run_id, **params}

@@ -1,0 +1,265 @@
+"""Runs: reading their facts, and changing them one transition at a time.
+
+A transition locks the run's row, reads every fact its status follows from, decides with `core`, and writes the new
+facts, the status and the ledger's entries in one transaction. Commands, timers, take-overs and implicit writers all go
+this way; only the saver's flush and the claim write a run without it, and each says why its status needs no derivation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import datetime
+from typing import Any, Final, Self
+from uuid import UUID
+
+from psycopg import AsyncConnection
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+from control.core.execution import Execution
+from control.core.facts import (
+    Ask,
+    AskKind,
+    Claim,
+    Facts,
+    Fit,
+    Order,
+    Outcome,
+    OutcomeKind,
+    Progress,
+    Wait,
+    WaitKind,
+)
+from control.core.failure import FailureClass
+from control.core.ledger import canonical
+from control.core.problem import Problem
+from control.core.run_status import TERMINAL, index
+from control.store.arrays import Texts
+from control.store.sql import read
+
+NO_SUCH_RUN: Final = Problem(
+    code="no-such-run", status=404, title="There is no such run",
+    next_step="List the runs with `control runs`; a run of another tenant cannot be seen.",
+)
+
+WORK: Final = "control_work"
+"""Notification channel: something is ready for a worker. No payload, so that many at once arrive as one."""
+ORDERS: Final = "control_orders"
+"""Notification channel: a claimed run has an order. The payload is its id."""
+LOCK_CLASS: Final = 0x636E7472  # "cntr": the first half of every worker's advisory lock
+
+_SQL: Final = read("runs")
+Entry = tuple[str, str, dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A row of control.run, without the ledger's head. See the migration for the columns."""
+
+    tenant: str
+    run_id: UUID
+    thread_id: str
+    workflow: str | None
+    graph_digest: str | None
+    input: bytes | None
+    input_type: str | None
+    config: dict[str, Any]
+    priority: int
+    created_at: datetime
+    created_by: str
+    restarted_from: UUID | None
+    not_before: datetime | None
+    epoch: int
+    worker_id: UUID | None
+    claimed_at: datetime | None
+    progress_at: datetime | None
+    blocked_in: str | None
+    execution: str
+    head_checkpoint_id: str | None
+    head_step: int | None
+    parts: list[str]
+    parts_total: int | None
+    outcome: str | None
+    outcome_at: datetime | None
+    failure_class: str | None
+    failure: dict[str, Any] | None
+    crashes: int
+    retries: int
+    retry_at: datetime | None
+    woken_at: datetime | None
+    takeovers: int
+    shortfalls: int
+    branch: int
+    fit: str
+    pause_at: datetime | None
+    pause_by: str | None
+    cancel_at: datetime | None
+    cancel_by: str | None
+    version: int
+    status: str
+    since: datetime
+    due_at: datetime | None
+    closed_at: datetime | None
+
+    @classmethod
+    def of(cls, row: dict[str, Any]) -> Self:
+        return cls(**{f.name: row[f.name] for f in fields(cls)})
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """What a run is waiting for, and how many answers lie ready."""
+
+    asks: tuple[Ask, ...] = ()
+    waits: tuple[Wait, ...] = ()
+    ready: int = 0
+
+
+async def read_run(conn: AsyncConnection[Any], tenant: str, run_id: UUID) -> Run:
+    """The run as it stands. Raises `no-such-run`."""
+    return _one(await _row(conn, "read", tenant=tenant, run_id=run_id), run_id)
+
+
+async def lock_run(conn: AsyncConnection[Any], tenant: str, run_id: UUID) -> Run:
+    """The run, locked until the transaction ends. Raises `no-such-run`."""
+    return _one(await _row(conn, "lock", tenant=tenant, run_id=run_id), run_id)
+
+
+async def lock_run_if_free(conn: AsyncConnection[Any], tenant: str, run_id: UUID) -> Run | None:
+    """The run, locked, or None where somebody else has it or it is gone."""
+    row = await _row(conn, "lock_if_free", tenant=tenant, run_id=run_id)
+    return Run.of(row) if row else None
+
+
+async def find_run(conn: AsyncConnection[Any], tenant: str, name: str) -> UUID:
+    """The run that a person means: its id, the first letters of it, or its thread. Raises `no-such-run`."""
+    cursor = await _execute(conn, "find", tenant=tenant, name=name, prefix=f"{name.lower()}%")
+    found = await cursor.fetchall()
+    if len(found) == 1 or (found and len(name) > 8 and str(found[0]["run_id"]) != name):
+        return UUID(str(found[0]["run_id"]))
+    why = f"More than one run matches {name!r}." if found else f"Nothing matches {name!r}."
+    raise NO_SUCH_RUN.because(why, run=name)
+
+
+async def now(conn: AsyncConnection[Any]) -> datetime:
+    row = await _row(conn, "now")
+    assert row is not None
+    at: datetime = row["clock"]
+    return at
+
+
+async def questions(conn: AsyncConnection[Any], run: Run) -> Questions:
+    """The open questions and waits of a run."""
+    asks = await (await _execute(conn, "asks", tenant=run.tenant, run_id=run.run_id)).fetchall()
+    waits = await (await _execute(conn, "waits", tenant=run.tenant, run_id=run.run_id)).fetchall()
+    return Questions(
+        asks=tuple(
+            Ask(a["interrupt_id"], AskKind(a["kind"]), a["title"], a["node"], a["opened_at"], a["expires_at"])
+            for a in asks if not a["decided"]
+        ),
+        waits=tuple(
+            Wait(w["interrupt_id"], WaitKind(w["kind"]), w["node"], w["opened_at"], w["due_at"], w["signal"])
+            for w in waits if not w["fired"]
+        ),
+        ready=sum(a["decided"] for a in asks) + sum(w["fired"] for w in waits),
+    )
+
+
+async def worker_alive(conn: AsyncConnection[Any], run: Run) -> bool:
+    """Whether the process that holds the claim still shows its sign of life."""
+    row = await _row(conn, "worker_alive", worker_id=run.worker_id, **{"class": LOCK_CLASS})
+    return bool(row and row["exists"])
+
+
+def facts_of(run: Run, asked: Questions, *, crash_limit: int, alive: bool = True) -> Facts:
+    """The run's facts, as `core.run_status` takes them."""
+    return Facts(
+        created_at=run.created_at,
+        execution=Execution(run.execution),
+        claim=_claim(run, alive=alive),
+        outcome=_outcome(run),
+        retry_at=run.retry_at,
+        crashes=run.crashes,
+        crash_limit=crash_limit,
+        takeovers=run.takeovers,
+        pause=_order(run.pause_by, run.pause_at),
+        cancel=_order(run.cancel_by, run.cancel_at),
+        asks=asked.asks,
+        waits=asked.waits,
+        ready=asked.ready,
+        woken_at=run.woken_at,
+        not_before=run.not_before,
+        fit=Fit(run.fit),
+        shortfalls=run.shortfalls,
+        progress=Progress(len(run.parts), run.parts_total, tuple(run.parts)),
+    )
+
+
+async def save_run(
+    conn: AsyncConnection[Any], run: Run, entries: Iterable[Entry], *, at: datetime, crash_limit: int
+) -> Run:
+    """Write a locked run's changed facts, the status that follows, and the ledger's entries. Returns it as written.
+
+    A run that becomes ready for a worker is announced when the transaction commits.
+    """
+    asked = await questions(conn, run)
+    indexed = index(facts_of(run, asked, crash_limit=crash_limit))
+    closed = (run.closed_at or at) if indexed.status in TERMINAL else None
+    after = replace(
+        run, status=indexed.status, since=indexed.since, due_at=indexed.due_at, closed_at=closed, version=run.version + 1
+    )
+    await append(conn, run, entries, at=at)
+    values = {f.name: getattr(after, f.name) for f in fields(after)}
+    await _execute(conn, "save", **values | {"failure": Jsonb(after.failure) if after.failure else None})
+    if indexed.status == "queued":
+        await announce(conn, WORK)
+    return after
+
+
+async def append(conn: AsyncConnection[Any], run: Run, entries: Iterable[Entry], *, at: datetime) -> None:
+    """Add entries (kind, actor, body) to a locked run's ledger."""
+    columns = [(kind, actor, canonical(body).decode()) for kind, actor, body in entries]
+    if not columns:
+        return
+    kinds, actors, bodies = (Texts(column) for column in zip(*columns, strict=True))
+    await _execute(
+        conn, "append", tenant=run.tenant, run_id=run.run_id, kinds=kinds, actors=actors, bodies=bodies, at=at
+    )
+
+
+async def announce(conn: AsyncConnection[Any], channel: str, payload: str = "") -> None:
+    await _execute(conn, "announce", channel=channel, payload=payload)
+
+
+def _claim(run: Run, *, alive: bool) -> Claim | None:
+    if run.worker_id is None or run.claimed_at is None:
+        return None
+    progress_at = run.progress_at or run.claimed_at
+    return Claim(run.epoch, str(run.worker_id), run.claimed_at, progress_at, alive, run.blocked_in)
+
+
+def _outcome(run: Run) -> Outcome | None:
+    if run.outcome is None or run.outcome_at is None:
+        return None
+    failure = FailureClass(run.failure_class) if run.failure_class else None
+    return Outcome(OutcomeKind(run.outcome), run.outcome_at, failure, (run.failure or {}).get("error"))
+
+
+def _order(by: str | None, at: datetime | None) -> Order | None:
+    return Order(by, at) if by and at else None
+
+
+def _one(row: dict[str, Any] | None, run_id: UUID) -> Run:
+    if row is None:
+        raise NO_SUCH_RUN.because(f"No run has the id {run_id}.", run=str(run_id))
+    return Run.of(row)
+
+
+async def _row(conn: AsyncConnection[Any], query: str, **params: Any) -> dict[str, Any] | None:
+    row: dict[str, Any] | None = await (await _execute(conn, query, **params)).fetchone()
+    return row
+
+
+async def _execute(conn: AsyncConnection[Any], query: str, **params: Any) -> Any:
+    return await conn.cursor(row_factory=dict_row).execute(_SQL[query], params)

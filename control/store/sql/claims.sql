@@ -1,0 +1,134 @@
+-- :name claim
+-- Up to `free` queued runs of workflows this worker holds, for it alone, under their next epoch. Free slots go to the
+-- tenant with the least in progress; within a tenant to the highest priority, then to the longest queued. A run that was
+-- begun under another version of its graph is left to the workers that hold that version, while there are any.
+-- `digests` names the version held of each of `workflows`.
+-- locks: run (skipping), then ledger
+with recursive tenants as (
+    (select tenant::text from control.run where status = 'queued' and worker_id is null order by tenant limit 1)
+    union all
+    select (select r.tenant::text from control.run r
+            where r.status = 'queued' and r.worker_id is null and r.tenant > t.tenant order by r.tenant limit 1)
+    from tenants t where t.tenant is not null
+), clock as materialized (
+    select control.clock() as at
+), held as materialized (
+    select array_agg(distinct d) as digests from control.worker w, unnest(w.digests) d
+    where w.ended_at is null and not w.draining and w.lease_until > clock_timestamp() and w.worker_id <> %(worker_id)s
+), busy as materialized (
+    select tenant, count(*) as n from control.run where worker_id is not null group by tenant
+), candidate as (
+    select c.tenant, c.run_id, coalesce(b.n, 0) + row_number() over (partition by c.tenant order by c.place) as turn, c.since
+    from tenants t
+    left join busy b on b.tenant = t.tenant
+    cross join held
+    cross join lateral (
+        select r.tenant, r.run_id, r.since, row_number() over () as place
+        from (
+            select q.tenant, q.run_id, q.since from control.run q
+            where q.tenant = t.tenant and q.status = 'queued' and q.worker_id is null and q.workflow = any (%(workflows)s)
+              and (q.graph_digest is null or q.graph_digest = any (%(digests)s)
+                   or not q.graph_digest = any (coalesce(held.digests, '{}')))
+            order by q.priority desc, q.since, q.run_id limit %(free)s
+            for no key update skip locked
+        ) r
+    ) c
+    where t.tenant is not null
+), chosen as (
+    select tenant, run_id from candidate order by turn, since limit %(free)s
+), entry as (
+    select r.tenant, r.run_id, r.epoch + 1 as epoch, r.ledger_seq + 1 as seq, r.ledger_hash as prev,
+           '{"worker":"' || %(worker_id)s::text || '"}' as body
+    from control.run r join chosen using (tenant, run_id)
+), linked as (
+    select e.*, sha256(convert_to(e.body, 'UTF8')) as digest from entry e
+), hashed as (
+    select l.*, sha256(l.prev || control.link(l.seq, clock.at, 'claimed', %(actor)s, l.epoch, l.digest)) as hash
+    from linked l, clock
+), put_ledger as (
+    insert into control.ledger (tenant, run_id, seq, at, kind, actor, epoch, body, digest, hash)
+    select tenant, run_id, seq, clock.at, 'claimed', %(actor)s, epoch, body, digest, hash from hashed, clock
+)
+update control.run r
+set epoch = h.epoch, worker_id = %(worker_id)s, graph_digest = coalesce(r.graph_digest, held.digest), claimed_at = clock.at, progress_at = clock.at, blocked_in = null,
+    outcome = null, outcome_at = null, retry_at = null, status = 'running', since = clock.at,
+    due_at = null, ledger_seq = h.seq, ledger_hash = h.hash, version = r.version + 1
+from hashed h, clock, unnest(%(workflows)s::text[], %(digests)s::text[]) as held(workflow, digest)
+where r.tenant = h.tenant and r.run_id = h.run_id and r.workflow = held.workflow
+returning r.tenant, r.run_id, r.thread_id, r.workflow, r.graph_digest, r.input, r.input_type, r.config, r.epoch, r.execution,
+          r.parts, r.retries, r.crashes, r.branch, r.shortfalls, r.version, r.created_at;
+
+-- :name register
+-- A process that may hold claims. Its lock's number is made here; the lock itself is taken next, on the same session.
+-- locks: worker
+insert into control.worker (worker_id, kind, host, pid, digests, lease_until)
+values (%(worker_id)s, %(kind)s, %(host)s, %(pid)s, %(digests)s, clock_timestamp() + %(lease)s)
+returning lock_id;
+
+-- :name hold
+-- The sign of life: held by the session until the process or its connection ends.
+-- locks: none
+select pg_try_advisory_lock(%(class)s, %(lock_id)s);
+
+-- :name renew
+-- The lease, and the server it was renewed on. Real time, not the tests' clock: moving that must not end the living.
+-- locks: worker
+update control.worker set lease_until = clock_timestamp() + %(lease)s, server_start_at = pg_postmaster_start_time()
+where worker_id = %(worker_id)s;
+
+-- :name advertise
+-- Which versions of which graphs this worker holds, and whether it still takes work.
+-- locks: worker
+update control.worker set digests = %(digests)s, draining = %(draining)s where worker_id = %(worker_id)s;
+
+-- :name sign_off
+-- A process that ended in order.
+-- locks: worker
+update control.worker set ended_at = clock_timestamp(), lease_until = clock_timestamp() where worker_id = %(worker_id)s;
+
+-- :name lost
+-- Claims whose holder is gone: its session lock is free, or its lease has run out. After a restart of the server every
+-- lock is free for a moment, so then a holder has `grace` to come back. Reads pg_locks; nobody tries the lock.
+-- locks: none
+with living as (
+    select objid::bigint as lock_id from pg_locks
+    where locktype = 'advisory' and classid::bigint = %(class)s and objsubid = 2 and granted
+      and database = (select oid from pg_database where datname = current_database())
+)
+select r.tenant, r.run_id, r.epoch, r.worker_id,
+       case when w.worker_id is null or w.lock_id not in (select lock_id from living)
+            then 'its session is gone' else 'its lease ran out' end as why
+from control.run r left join control.worker w on w.worker_id = r.worker_id
+where r.worker_id is not null
+  and (w.worker_id is null or w.lease_until < clock_timestamp()
+       or (w.lock_id not in (select lock_id from living)
+           and (w.server_start_at = pg_postmaster_start_time()
+                or clock_timestamp() > pg_postmaster_start_time() + %(grace)s)))
+limit %(limit)s;
+
+-- :name mine
+-- Which claims this worker still has, and the version of each: what changed under it shows here.
+-- locks: none
+select tenant, run_id, epoch, version, pause_at is not null as pause, cancel_at is not null as cancel
+from control.run where worker_id = %(worker_id)s;
+
+-- :name mark_blocking
+-- A node of this run that holds the event loop; shown until the run makes progress.
+-- locks: run
+update control.run set blocked_in = %(node)s, version = version
+where tenant = %(tenant)s and run_id = %(run_id)s and epoch = %(epoch)s and worker_id = %(worker_id)s
+returning run_id;
+
+-- :name readopt
+-- Runs that were blocked because nobody held their version, now that this worker does.
+-- locks: none
+select tenant, run_id from control.run where fit = 'changed' and closed_at is null and graph_digest = any (%(digests)s);
+
+-- :name workers
+-- Who works, and how much of it.
+-- locks: none
+select w.worker_id, w.kind, w.host, w.pid, w.started_at, w.lease_until, w.draining, w.ended_at,
+       exists (select from pg_locks l where l.locktype = 'advisory' and l.classid::bigint = %(class)s and l.objsubid = 2
+               and l.objid::bigint = w.lock_id and l.granted
+               and l.database = (select oid from pg_database where datname = current_database())) as alive
+from control.worker w where w.ended_at is null order by w.started_at;

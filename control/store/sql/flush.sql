@@ -1,0 +1,184 @@
+-- :name flush
+-- Everything that many runs have to write, in one statement, and so whole or not at all. A run takes part if it still
+-- has the epoch, thread and worker that the item was made under (fencing); a run whose row somebody else has locked is
+-- left for the next flush ("busy"); one that was already written by this flush, whose answer was lost, is not written
+-- twice ("written"). Ending an attempt also asks that no command has changed the run since its facts were read ("moved").
+-- Arrays of each group run in parallel; `i` names the run by its place in the first group, from 1.
+-- locks: run in the order of its key (skipping), then checkpoints, checkpoint_blobs, checkpoint_writes, ledger
+with clock as materialized (
+    select control.clock() as at
+), wanted as materialized (
+    select *
+    from unnest(
+        %(tenant)s::text[], %(run)s::uuid[], %(thread)s::text[], %(epoch)s::bigint[], %(worker)s::uuid[],
+        %(head)s::text[], %(step)s::int[], %(parts)s::text[], %(shortfalls)s::int[],
+        %(version)s::bigint[], %(outcome)s::text[], %(execution)s::text[], %(failure_class)s::text[], %(failure)s::text[],
+        %(retry_at)s::timestamptz[], %(retries)s::int[], %(fit)s::text[],
+        %(status)s::text[], %(due_at)s::timestamptz[], %(closed)s::boolean[]
+    ) with ordinality as t(
+        tenant, run_id, thread_id, epoch, worker_id, head, step, parts, shortfalls, version, outcome, execution,
+        failure_class, failure, retry_at, retries, fit, status, due_at, closed, i)
+), admitted as materialized (
+    select w.i, r.tenant, r.run_id, r.thread_id, r.epoch, r.ledger_seq, r.ledger_hash
+    from control.run r join wanted w on r.tenant = w.tenant and r.run_id = w.run_id
+    where r.epoch = w.epoch and r.thread_id = w.thread_id and r.worker_id = w.worker_id
+      and r.last_flush is distinct from %(flush)s and (w.version is null or w.version = r.version)
+    order by r.tenant, r.run_id
+    for no key update of r skip locked
+), put_checkpoints as (
+    insert into checkpoints (thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, checkpoint, metadata)
+    select a.thread_id, c.ns, c.id, c.parent, c.checkpoint::jsonb, c.metadata::jsonb
+    from unnest(%(c_i)s::bigint[], %(c_ns)s::text[], %(c_id)s::text[], %(c_parent)s::text[], %(c_checkpoint)s::text[],
+                %(c_metadata)s::text[]) as c(i, ns, id, parent, checkpoint, metadata)
+    join admitted a using (i)
+    on conflict (thread_id, checkpoint_ns, checkpoint_id)
+    do update set checkpoint = excluded.checkpoint, metadata = excluded.metadata
+), put_blobs as (
+    insert into checkpoint_blobs (thread_id, checkpoint_ns, channel, version, type, blob)
+    select a.thread_id, b.ns, b.channel, b.version, b.type, b.blob
+    from unnest(%(b_i)s::bigint[], %(b_ns)s::text[], %(b_channel)s::text[], %(b_version)s::text[], %(b_type)s::text[],
+                %(b_blob)s::bytea[]) as b(i, ns, channel, version, type, blob)
+    join admitted a using (i)
+    on conflict do nothing
+), put_writes as (
+    insert into checkpoint_writes (thread_id, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, blob)
+    select a.thread_id, w.ns, w.id, w.task, w.path, w.idx, w.channel, w.type, w.blob
+    from unnest(%(w_i)s::bigint[], %(w_ns)s::text[], %(w_id)s::text[], %(w_task)s::text[], %(w_path)s::text[],
+                %(w_idx)s::int[], %(w_channel)s::text[], %(w_type)s::text[], %(w_blob)s::bytea[])
+        as w(i, ns, id, task, path, idx, channel, type, blob)
+    join admitted a using (i)
+    on conflict do nothing
+), put_marks as (
+    insert into checkpoint_writes (thread_id, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, blob)
+    select a.thread_id, w.ns, w.id, w.task, w.path, w.idx, w.channel, w.type, w.blob
+    from unnest(%(m_i)s::bigint[], %(m_ns)s::text[], %(m_id)s::text[], %(m_task)s::text[], %(m_path)s::text[],
+                %(m_idx)s::int[], %(m_channel)s::text[], %(m_type)s::text[], %(m_blob)s::bytea[])
+        as w(i, ns, id, task, path, idx, channel, type, blob)
+    join admitted a using (i)
+    on conflict (thread_id, checkpoint_ns, checkpoint_id, task_id, idx)
+    do update set channel = excluded.channel, type = excluded.type, blob = excluded.blob
+), entry as (
+    select a.i, a.tenant, a.run_id, a.epoch, a.ledger_seq + row_number() over (partition by e.i order by e.n) as seq,
+           e.kind, e.actor, e.body, sha256(convert_to(e.body, 'UTF8')) as digest
+    from unnest(%(e_i)s::bigint[], %(e_kind)s::text[], %(e_actor)s::text[], %(e_body)s::text[])
+        with ordinality as e(i, kind, actor, body, n)
+    join admitted a using (i)
+), chained as (
+    select i, seq, control.chain(link) over (partition by i order by seq) as hash
+    from (
+        select i, ledger_seq as seq, ledger_hash as link from admitted
+        union all
+        select i, seq, control.link(seq, clock.at, kind, actor, epoch, digest) from entry, clock
+    ) links
+), put_ledger as (
+    insert into control.ledger (tenant, run_id, seq, at, kind, actor, epoch, body, digest, hash)
+    select e.tenant, e.run_id, e.seq, clock.at, e.kind, e.actor, e.epoch, e.body, e.digest, c.hash
+    from entry e join chained c using (i, seq), clock
+), head as (
+    select distinct on (i) i, seq, hash from chained order by i, seq desc
+), written as (
+    update control.run r
+    set last_flush = %(flush)s,
+        ledger_seq = head.seq,
+        ledger_hash = head.hash,
+        progress_at = clock.at,
+        blocked_in = null,
+        head_checkpoint_id = coalesce(w.head, r.head_checkpoint_id),
+        head_step = coalesce(w.step, r.head_step),
+        parts = coalesce(string_to_array(w.parts, chr(31)), r.parts),
+        shortfalls = r.shortfalls + w.shortfalls,
+        crashes = case when w.head is null then r.crashes else 0 end,
+        worker_id = case when w.outcome is null then r.worker_id end,
+        claimed_at = case when w.outcome is null then r.claimed_at end,
+        outcome = coalesce(w.outcome, r.outcome),
+        outcome_at = case when w.outcome is null then r.outcome_at else clock.at end,
+        execution = coalesce(w.execution, case when w.head is null then r.execution else 'runnable' end),
+        failure_class = case when w.outcome is null then r.failure_class else w.failure_class end,
+        failure = case when w.outcome is null then r.failure else w.failure::jsonb end,
+        retry_at = case when w.outcome is null then r.retry_at else w.retry_at end,
+        retries = coalesce(w.retries, case when w.head is null then r.retries else 0 end),
+        fit = coalesce(w.fit, r.fit),
+        status = coalesce(w.status, r.status),
+        since = case when w.outcome is null then r.since else clock.at end,
+        due_at = case when w.outcome is null then r.due_at else w.due_at end,
+        closed_at = case when w.closed then clock.at else r.closed_at end,
+        version = r.version + (w.outcome is not null)::int
+    from admitted a join wanted w using (i) join head using (i), clock
+    where r.tenant = a.tenant and r.run_id = a.run_id
+    returning a.i, r.version
+)
+select w.i,
+       case when written.i is not null or r.last_flush = %(flush)s then 'written'
+            when r.run_id is null or r.epoch <> w.epoch or r.worker_id is distinct from w.worker_id
+                 or r.thread_id <> w.thread_id then 'lost'
+            when w.version is not null and w.version <> r.version then 'moved'
+            else 'busy' end as verdict,
+       coalesce(written.version, r.version) as version
+from wanted w
+left join written on written.i = w.i
+left join control.run r on r.tenant = w.tenant and r.run_id = w.run_id
+order by w.i;
+
+-- :name open_approvals
+-- The questions of this flush's runs; one already asked stays as it is. All of a flush happens at one instant, which
+-- it left in `progress_at`.
+-- locks: approval
+insert into control.approval (tenant, run_id, interrupt_id, checkpoint_id, node, kind, title, packet, packet_digest,
+                              schema, opened_at, expires_at)
+select r.tenant, r.run_id, a.interrupt_id, a.checkpoint_id, a.node, a.kind, a.title, a.packet,
+       sha256(convert_to(a.packet, 'UTF8')), a.schema::jsonb, r.progress_at, r.progress_at + a.expires_in
+from unnest(%(run)s::uuid[], %(interrupt)s::text[], %(checkpoint)s::text[], %(node)s::text[], %(kind)s::text[],
+            %(title)s::text[], %(packet)s::text[], %(schema)s::text[], %(expires_in)s::interval[])
+    as a(run_id, interrupt_id, checkpoint_id, node, kind, title, packet, schema, expires_in)
+join control.run r on r.run_id = a.run_id and r.tenant = any (%(tenants)s) and r.last_flush = %(flush)s
+on conflict (tenant, run_id, interrupt_id) do nothing;
+
+-- :name open_waits
+-- The timers and signals that this flush's runs are suspended on. A timer given as a span starts now.
+-- locks: wait
+insert into control.wait (tenant, run_id, interrupt_id, checkpoint_id, node, kind, due_at, signal, opened_at)
+select r.tenant, r.run_id, t.interrupt_id, t.checkpoint_id, t.node, t.kind, coalesce(t.due_at, r.progress_at + t.span),
+       t.signal, r.progress_at
+from unnest(%(run)s::uuid[], %(interrupt)s::text[], %(checkpoint)s::text[], %(node)s::text[], %(kind)s::text[],
+            %(due_at)s::timestamptz[], %(span)s::interval[], %(signal)s::text[])
+    as t(run_id, interrupt_id, checkpoint_id, node, kind, due_at, span, signal)
+join control.run r on r.run_id = t.run_id and r.tenant = any (%(tenants)s) and r.last_flush = %(flush)s
+on conflict (tenant, run_id, interrupt_id) do nothing;
+
+-- :name write_effects
+-- An effect's intent, or what came of it, for this flush's runs.
+-- locks: effect
+insert into control.effect (tenant, run_id, effect_key, name, kind, state, calls, epoch, outcome_type, outcome, how, error,
+                            began_at, ended_at)
+select r.tenant, r.run_id, x.key, x.name, x.kind, x.state, x.calls, r.epoch, x.outcome_type, x.outcome, x.how, x.error,
+       r.progress_at, case when x.state <> 'began' then r.progress_at end
+from unnest(%(run)s::uuid[], %(key)s::text[], %(name)s::text[], %(kind)s::text[], %(state)s::text[], %(calls)s::int[],
+            %(outcome_type)s::text[], %(outcome)s::bytea[], %(how)s::text[], %(error)s::text[])
+    as x(run_id, key, name, kind, state, calls, outcome_type, outcome, how, error)
+join control.run r on r.run_id = x.run_id and r.tenant = any (%(tenants)s) and r.last_flush = %(flush)s
+on conflict (tenant, run_id, effect_key) do update
+set state = excluded.state, calls = greatest(effect.calls, excluded.calls), epoch = excluded.epoch,
+    outcome_type = excluded.outcome_type, outcome = excluded.outcome, how = excluded.how, error = excluded.error,
+    began_at = case when excluded.state = 'began' then excluded.began_at else effect.began_at end,
+    ended_at = excluded.ended_at;
+
+-- :name settle
+-- Answers and fired waits that the graph has taken in: no longer pending on the head.
+-- locks: approval, wait
+with taken as (
+    select r.tenant, r.run_id, r.head_checkpoint_id, t.pending
+    from unnest(%(run)s::uuid[], %(pending)s::text[]) as t(run_id, pending)
+    join control.run r on r.run_id = t.run_id and r.tenant = any (%(tenants)s) and r.last_flush = %(flush)s
+), approvals as (
+    update control.approval a set delivered_at = control.clock() from taken t
+    where a.tenant = t.tenant and a.run_id = t.run_id and a.decision is not null and a.delivered_at is null
+      and a.interrupt_id <> all (string_to_array(t.pending, ','))
+)
+update control.wait w set delivered_at = control.clock() from taken t
+where w.tenant = t.tenant and w.run_id = t.run_id and w.fired_at is not null and w.delivered_at is null
+  and w.interrupt_id <> all (string_to_array(t.pending, ','));
+
+-- :name tenants
+-- Whose rows the following flushes of this session may touch.
+-- locks: none
+select set_config('control.tenants', %(tenants)s, false);

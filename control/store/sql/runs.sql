@@ -1,0 +1,167 @@
+-- :name scope
+-- Who this transaction acts as, and for which tenant: nothing else is visible to it.
+-- locks: none
+select set_config('role', %(role)s, true), set_config('control.tenant', %(tenant)s, true),
+       set_config('control.tenants', %(tenant)s, true);
+
+-- :name now
+-- The only clock.
+-- locks: none
+select control.clock();
+
+-- :name add_thread
+-- A thread of this tenant. No row where it exists already; another tenant's thread of that name is a unique violation.
+-- locks: thread
+insert into control.thread (tenant, thread_id) values (%(tenant)s, %(thread_id)s)
+on conflict (tenant, thread_id) do nothing;
+
+-- :name add
+-- An accepted run, not yet ready for anybody. A second open run on its thread is a unique violation.
+-- locks: run
+insert into control.run (tenant, run_id, thread_id, workflow, input, input_type, config, priority, created_at, created_by,
+                         restarted_from, not_before, since, parts_total)
+values (%(tenant)s, %(run_id)s, %(thread_id)s, %(workflow)s, %(input)s, %(input_type)s, %(config)s, %(priority)s, %(at)s,
+        %(created_by)s, %(restarted_from)s, %(not_before)s, %(at)s, %(parts_total)s)
+returning *;
+
+-- :name lock
+-- One run, locked against claims, flushes and commands until the transaction ends.
+-- locks: run
+select * from control.run where tenant = %(tenant)s and run_id = %(run_id)s for no key update;
+
+-- :name lock_if_free
+-- As `lock`, without waiting: no row where somebody else holds it.
+-- locks: run
+select * from control.run where tenant = %(tenant)s and run_id = %(run_id)s for no key update skip locked;
+
+-- :name read
+-- One run as it stands.
+-- locks: none
+select * from control.run where tenant = %(tenant)s and run_id = %(run_id)s;
+
+-- :name find
+-- Runs whose id starts so, or whose thread is named so; at most two, which is enough to call it ambiguous.
+-- locks: none
+select run_id from control.run
+where tenant = %(tenant)s and (thread_id = %(name)s or run_id::text like %(prefix)s)
+order by created_at desc limit 2;
+
+-- :name open_on_thread
+-- The run that has not ended on a thread.
+-- locks: none
+select * from control.run where tenant = %(tenant)s and thread_id = %(thread_id)s and closed_at is null;
+
+-- :name asks
+-- The questions of a run that nobody has answered, and how many answers no attempt has delivered.
+-- locks: none
+select interrupt_id, kind, title, node, opened_at, expires_at, decision is not null as decided
+from control.approval
+where tenant = %(tenant)s and run_id = %(run_id)s and delivered_at is null and decision is distinct from 'superseded';
+
+-- :name waits
+-- The timers and signals of a run that no attempt has delivered.
+-- locks: none
+select interrupt_id, kind, node, opened_at, due_at, signal, fired_at is not null as fired
+from control.wait
+where tenant = %(tenant)s and run_id = %(run_id)s and delivered_at is null and withdrawn_at is null;
+
+-- :name worker_alive
+-- Whether the process that holds a claim still holds its session lock and its lease.
+-- locks: none
+select exists (
+    select from control.worker w
+    join pg_locks l on l.locktype = 'advisory' and l.classid::bigint = %(class)s and l.objid::bigint = w.lock_id
+         and l.objsubid = 2 and l.granted
+         and l.database = (select oid from pg_database where datname = current_database())
+    where w.worker_id = %(worker_id)s and w.lease_until > clock_timestamp()
+);
+
+-- :name save
+-- The run's facts and the status that follows from them. The caller holds the row's lock.
+-- locks: run
+update control.run
+set graph_digest = %(graph_digest)s, not_before = %(not_before)s, epoch = %(epoch)s, worker_id = %(worker_id)s,
+    claimed_at = %(claimed_at)s, progress_at = %(progress_at)s, blocked_in = %(blocked_in)s, execution = %(execution)s,
+    head_checkpoint_id = %(head_checkpoint_id)s, head_step = %(head_step)s, parts = %(parts)s,
+    parts_total = %(parts_total)s, outcome = %(outcome)s, outcome_at = %(outcome_at)s,
+    failure_class = %(failure_class)s, failure = %(failure)s, crashes = %(crashes)s, retries = %(retries)s,
+    retry_at = %(retry_at)s, woken_at = %(woken_at)s, takeovers = %(takeovers)s, shortfalls = %(shortfalls)s,
+    branch = %(branch)s, fit = %(fit)s, pause_at = %(pause_at)s, pause_by = %(pause_by)s, cancel_at = %(cancel_at)s,
+    cancel_by = %(cancel_by)s, status = %(status)s, since = %(since)s, due_at = %(due_at)s, closed_at = %(closed_at)s,
+    version = version + 1
+where tenant = %(tenant)s and run_id = %(run_id)s
+returning version;
+
+-- :name append
+-- Entries at the end of a run's ledger, chained to it. The caller holds the run's lock.
+-- locks: run, ledger
+with run as materialized (
+    select tenant, run_id, epoch, ledger_seq, ledger_hash
+    from control.run where tenant = %(tenant)s and run_id = %(run_id)s
+), entry as (
+    select r.tenant, r.run_id, r.epoch, r.ledger_seq + e.n as seq, e.kind, e.actor, e.body,
+           sha256(convert_to(e.body, 'UTF8')) as digest
+    from unnest(%(kinds)s::text[], %(actors)s::text[], %(bodies)s::text[]) with ordinality as e(kind, actor, body, n), run r
+), chained as (
+    select seq, control.chain(link) over (order by seq) as hash
+    from (
+        select ledger_seq as seq, ledger_hash as link from run
+        union all
+        select seq, control.link(seq, %(at)s, kind, actor, epoch, digest) from entry
+    ) links
+), put as (
+    insert into control.ledger (tenant, run_id, seq, at, kind, actor, epoch, body, digest, hash)
+    select tenant, run_id, seq, %(at)s, kind, actor, epoch, body, digest, hash from entry join chained using (seq)
+)
+update control.run r set ledger_seq = last.seq, ledger_hash = last.hash
+from (select seq, hash from chained order by seq desc limit 1) last
+where r.tenant = %(tenant)s and r.run_id = %(run_id)s;
+
+-- :name entries
+-- A run's ledger in order, from an entry on.
+-- locks: none
+select seq, at, kind, actor, epoch, body, digest, hash
+from control.ledger where tenant = %(tenant)s and run_id = %(run_id)s and seq > %(after)s order by seq;
+
+-- :name page
+-- A page of runs, newest first, after a key (`created_at`, `run_id`). The clock is applied here, as run_status says.
+-- A filter by status looks at what is stored, since only running and waiting depend on the clock.
+-- locks: none
+select r.tenant, r.run_id, r.thread_id, r.workflow, r.created_at, r.created_by, r.epoch, r.takeovers, r.parts, r.parts_total,
+       r.head_step, r.worker_id,
+       case when r.status = 'running' and r.progress_at + %(stall_after)s <= control.clock() then 'stalled'
+            when r.status = 'waiting' and r.due_at <= control.clock() then 'queued' else r.status end as status,
+       case when r.status = 'running' and r.progress_at + %(stall_after)s <= control.clock()
+                 then r.progress_at + %(stall_after)s
+            when r.status = 'waiting' and r.due_at <= control.clock() then greatest(r.since, r.due_at)
+            else r.since end as since,
+       r.due_at
+from control.run r
+where r.tenant = %(tenant)s and (r.created_at, r.run_id) < (%(before_at)s, %(before_id)s)
+order by r.created_at desc, r.run_id desc limit %(limit)s;
+
+-- :name page_by_status
+-- As `page`, of runs with one stored status word.
+-- locks: none
+select r.tenant, r.run_id, r.thread_id, r.workflow, r.created_at, r.created_by, r.epoch, r.takeovers, r.parts, r.parts_total,
+       r.head_step, r.worker_id,
+       case when r.status = 'running' and r.progress_at + %(stall_after)s <= control.clock() then 'stalled'
+            when r.status = 'waiting' and r.due_at <= control.clock() then 'queued' else r.status end as status,
+       case when r.status = 'running' and r.progress_at + %(stall_after)s <= control.clock()
+                 then r.progress_at + %(stall_after)s
+            when r.status = 'waiting' and r.due_at <= control.clock() then greatest(r.since, r.due_at)
+            else r.since end as since,
+       r.due_at
+from control.run r
+where r.tenant = %(tenant)s and r.status = %(status)s and (r.created_at, r.run_id) < (%(before_at)s, %(before_id)s)
+order by r.created_at desc, r.run_id desc limit %(limit)s;
+
+-- :name count_by_status
+-- How many runs each stored status word has.
+-- locks: none
+select status, count(*) from control.run where tenant = %(tenant)s group by status;
+
+-- :name announce
+-- Tell the workers, once this transaction commits: a run is ready, or (with its id) has an order.
+-- locks: none
+select pg_notify(%(channel)s, %(payload)s);

@@ -1,0 +1,54 @@
+"""One claim as the process that holds it sees it: the fence, and what the saver must remember from write to write."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from control.core.execution import START, pulled_node
+from control.core.problem import Refusal
+from control.store.item import Fence
+
+TENURE: Final = "__control_tenure"
+"""The key of a tenure in a LangGraph configuration's `configurable`. Its underscores keep it out of the metadata."""
+
+
+@dataclass(slots=True, eq=False)
+class Tenure:
+    """asked: interrupts that have their row already. cheap: nodes whose step may be lost and redone, so that its
+    checkpoint is acknowledged before it is durable. ran: nodes that wrote since the last root checkpoint.
+    parts: the names of all nodes that finished in this run, in order. names: the node of each task, since the
+    path of a task made by `Send` does not tell. on_lost: called once, when a write finds that
+    the claim is gone. unwritten: writes acknowledged early; `broken` is why one of them failed.
+    """
+
+    fence: Fence
+    actor: str
+    branch: int = 0
+    parts: tuple[str, ...] = ()
+    cheap: frozenset[str] = frozenset()
+    on_lost: Callable[[Refusal], None] | None = None
+    asked: set[str] = field(default_factory=set)
+    ran: list[str] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)
+    unwritten: set[asyncio.Future[int]] = field(default_factory=set)
+    broken: Refusal | None = None
+    implicit: bool = False
+
+    def lose(self, refusal: Refusal) -> None:
+        """Remember that nothing more can be written, and say so once."""
+        first, self.broken = self.broken is None, self.broken or refusal
+        if first and self.on_lost:
+            self.on_lost(refusal)
+
+    def node(self, task_id: str, task_path: str) -> str:
+        """The node of a root task; empty for the input and for commands, which are nobody's."""
+        return self.names.get(task_id) or pulled_node(task_path)
+
+    def took_step(self) -> list[str]:
+        """The nodes of the step that a root checkpoint closes. Starts the next step."""
+        ran, self.ran = [node for node in self.ran if node != START], []
+        self.parts = (*self.parts, *dict.fromkeys(node for node in ran if node not in self.parts))
+        return ran

@@ -1,0 +1,142 @@
+"""Implicit claims: how a script, a notebook or `langgraph dev` writes through the saver without being a worker.
+
+The first write on a thread opens a run there (or goes on with the one that is open), under a claim of this process. Each
+write of the root graph is followed by a look at the rows: where nothing is left to run, the claim is let go and the run's
+status follows from what the rows say. A thread that a worker or another script holds is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+import psycopg
+
+from control.core.execution import Execution, Head
+from control.core.problem import Problem
+from control.store import questions, runs
+from control.store.checkpoints import heads
+from control.store.database import Database
+from control.store.item import Fence
+from control.store.runs import Entry, Run
+from control.store.session import Session
+from control.store.sql import read
+from control.store.tenure import Tenure
+
+CLAIM_HELD: Final = Problem(
+    code="claim-held", status=409, title="Another process is working on this thread",
+    next_step="Wait until it is done, cancel its run with `control cancel`, or use another thread.",
+)
+THREAD_TAKEN: Final = Problem(
+    code="thread-taken", status=409, title="The thread cannot be used",
+    next_step="Choose another thread id.",
+)
+
+_SQL: Final = read("runs")
+_GOES_ON: Final = frozenset({Execution.RUNNABLE, Execution.BARRIER})
+_OUTCOME: Final = {Execution.FINISHED: "completed", Execution.WAITING: "suspended"}
+
+
+class ImplicitWriters:
+    """The writers of one process, for one tenant. `session` is its sign of life, started at the first write."""
+
+    def __init__(self, database: Database, session: Session, *, tenant: str, crash_limit: int) -> None:
+        self._database, self._session = database, session
+        self._tenant, self._crash_limit = tenant, crash_limit
+        self._held: dict[str, Tenure] = {}
+        self._started = False
+        self._taking = asyncio.Lock()
+
+    async def tenure(self, thread_id: str) -> Tenure:
+        """This process's claim on the thread. Raises `claim-held`, `thread-taken`."""
+        async with self._taking:  # a step's writes come at once, and the first of them takes the claim for all
+            held = self._held.get(thread_id)
+            if held is None or held.broken:
+                held = self._held[thread_id] = await self._take(thread_id)
+            return held
+
+    async def after_write(self, tenure: Tenure) -> None:
+        """Let go of the run where the rows say that nothing is left to run."""
+        thread_id = tenure.fence.thread_id
+        async with self._database.scope("control_flush", tenure.fence.tenant) as conn:
+            head = (await heads(conn, [thread_id]))[thread_id]
+            if head.state not in _GOES_ON:
+                await self._let_go(conn, tenure, head)
+                self._held.pop(thread_id, None)
+
+    async def _take(self, thread_id: str) -> Tenure:
+        if not self._started:
+            self._session.start()
+            self._started = True
+        try:
+            async with self._database.scope("control_flush", self._tenant) as conn:
+                return await self._claim(conn, thread_id)
+        except psycopg.errors.UniqueViolation as error:
+            raise THREAD_TAKEN.because(f"{thread_id!r} belongs to somebody else.", thread=thread_id) from error
+
+    async def _claim(self, conn: psycopg.AsyncConnection[Any], thread_id: str) -> Tenure:
+        at = await runs.now(conn)
+        actor = f"script:{getpass.getuser()}"
+        run, entries = await self._run_on(conn, thread_id, at=at, actor=actor)
+        claimed = replace(
+            run, epoch=run.epoch + 1, worker_id=self._session.worker_id, claimed_at=at, progress_at=at, outcome=None,
+            outcome_at=None, retry_at=None,
+        )
+        asked = await runs.questions(conn, run)
+        await runs.append(conn, run, entries, at=at)
+        await runs.save_run(conn, claimed, [], at=at, crash_limit=self._crash_limit)
+        await runs.append(conn, claimed, [("claimed", actor, {"worker": str(self._session.worker_id)})], at=at)
+        return Tenure(
+            Fence(run.tenant, run.run_id, thread_id, claimed.epoch, self._session.worker_id), actor,
+            branch=run.branch, parts=tuple(run.parts), implicit=True,
+            asked={q.interrupt_id for q in (*asked.asks, *asked.waits)},
+        )
+
+    async def _run_on(
+        self, conn: psycopg.AsyncConnection[Any], thread_id: str, *, at: datetime, actor: str
+    ) -> tuple[Run, list[Entry]]:
+        """The open run of the thread, if nobody works on it; otherwise a new one."""
+        cursor = await conn.execute(_SQL["open_on_thread"], {"tenant": self._tenant, "thread_id": thread_id})
+        found = await cursor.fetchone()
+        if found is None:
+            return await self._open_run(conn, thread_id, at=at, actor=actor)
+        run = await runs.lock_run(conn, self._tenant, found["run_id"])
+        if run.worker_id not in (None, self._session.worker_id) and await runs.worker_alive(conn, run):
+            raise CLAIM_HELD.because(f"Run {run.run_id} is claimed under epoch {run.epoch}.", run=str(run.run_id))
+        return run, []
+
+    async def _open_run(
+        self, conn: psycopg.AsyncConnection[Any], thread_id: str, *, at: datetime, actor: str
+    ) -> tuple[Run, list[Entry]]:
+        run_id: UUID = uuid4()
+        await conn.execute(_SQL["add_thread"], {"tenant": self._tenant, "thread_id": thread_id})
+        cursor = await conn.execute(_SQL["add"], {
+            "tenant": self._tenant, "run_id": run_id, "thread_id": thread_id, "workflow": None, "input": None,
+            "input_type": None, "config": psycopg.types.json.Jsonb({}), "priority": 0, "at": at, "created_by": actor,
+            "restarted_from": None, "not_before": None, "parts_total": None,
+        })
+        row = await cursor.fetchone()
+        body = {"workflow": None, "thread_id": thread_id, "priority": 0, "crash_limit": self._crash_limit}
+        return Run.of(row), [("accepted", actor, body)]
+
+    async def _let_go(self, conn: psycopg.AsyncConnection[Any], tenure: Tenure, head: Head) -> None:
+        run = await runs.lock_run(conn, tenure.fence.tenant, tenure.fence.run_id)
+        if (run.epoch, run.worker_id) != (tenure.fence.epoch, tenure.fence.worker_id):
+            return
+        at = await runs.now(conn)
+        outcome = _OUTCOME.get(head.state, "failed")
+        error = head.errors[0] if head.errors else None
+        ended = replace(
+            run, worker_id=None, claimed_at=None, execution=head.state, outcome=outcome, outcome_at=at,
+            failure_class="permanent" if outcome == "failed" else None, failure={"error": error} if error else None,
+        )
+        body = {"outcome": outcome, "execution": str(head.state)}
+        if outcome == "failed":
+            body |= {"failure_class": "permanent", "error": error or ""}
+        gone = await questions.withdraw(conn, run, keep=[q.id for q in head.open], why="answered by a script", at=at)
+        entries = [*gone, ("ended", tenure.actor, body)]
+        await runs.save_run(conn, ended, entries, at=at, crash_limit=self._crash_limit)
