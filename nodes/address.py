@@ -11,7 +11,7 @@ ADDRESS_UNSET: Final = Problem(
     code="address-unset",
     status=503,
     title="A service that this node needs has no address",
-    next_step="Set the variable in the worker's environment (see .env.example) and retry the run.",
+    next_step="Set it in the worker's environment and retry the run; graphs/services/launch.py starts local services.",
 )
 
 
