@@ -14,7 +14,8 @@ Rules that the store must keep for the two to agree:
   or ends without failing. So a lost or failed attempt leaves it ready. An entry `stepped` or `ended` that lists
   `delivered` says otherwise.
 - `execution` is what an entry names (`ended` always, others where they know); a step leaves `runnable`. A lost worker's
-  entry that names none leaves `waiting` where something is open or undelivered, and otherwise what it was.
+  entry that names none leaves `waiting` where something is open or undelivered, and otherwise what it was. Withdrawing
+  the last question of a waiting run leaves `runnable`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from control.core.run_status import without_worker
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What a ledger says about its run. `undelivered` are interrupt ids; the attempt was given those in `delivering`."""
+    """What a ledger says about its run. `undelivered` are interrupt ids; the claim was given those in `delivering`."""
 
     facts: Facts
     epoch: int = 0
@@ -118,7 +119,13 @@ def _settled(account: Account, entry: Entry) -> Account:
 
 def _superseded(account: Account, entry: Entry) -> Account:
     name = entry.body["interrupt_id"]
-    return _with_undelivered(_closed(account, name), account.undelivered - {name})
+    left = _with_undelivered(_closed(account, name), account.undelivered - {name})
+    execution = _execution(entry)
+    if execution is None:
+        answerable = left.facts.asks or left.facts.waits or left.undelivered
+        was_waiting = left.facts.execution is Execution.WAITING
+        execution = Execution.RUNNABLE if was_waiting and not answerable else left.facts.execution
+    return replace(left, facts=replace(left.facts, execution=execution))
 
 
 def _ordered(account: Account, entry: Entry) -> Account:

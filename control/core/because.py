@@ -116,15 +116,15 @@ def queued(facts: Facts) -> Sentences:
 
 
 def _pause(facts: Facts) -> Sentences:
-    return (_ordered(facts.pause, "pause"),) if facts.pause else ()
+    return (_ordered(facts.pause, "paused"),) if facts.pause else ()
 
 
 def _cancel(facts: Facts) -> Sentences:
-    return (_ordered(facts.cancel, "cancel"),) if facts.cancel else ()
+    return (_ordered(facts.cancel, "cancelled"),) if facts.cancel else ()
 
 
-def _ordered(order: Order, verb: str) -> str:
-    said = f"{order.by} ordered it to {verb} at {clock(order.at)}"
+def _ordered(order: Order, done: str) -> str:
+    said = f"{order.by} ordered it {done} at {clock(order.at)}"
     return f"{said}: {order.reason.rstrip('.')}." if order.reason else f"{said}."
 
 
@@ -154,19 +154,19 @@ def _ready(facts: Facts) -> Sentences:
 
 
 _ASKED: Final = {
-    AskKind.APPROVAL: "waits for an approval",
-    AskKind.INPUT: "waits for an answer",
-    AskKind.DOUBT: "is in doubt: a person must say whether it happened",
+    AskKind.APPROVAL: "“{title}” has waited for an approval since {since}.",
+    AskKind.INPUT: "“{title}” has waited for an answer since {since}.",
+    AskKind.DOUBT: "“{title}” has been in doubt since {since}: a person must say whether it happened.",
 }
 
 
 def _questions(facts: Facts) -> Sentences:
-    return tuple(f"“{ask.title}” {_ASKED[ask.kind]} since {clock(ask.since)}." for ask in facts.asks)
+    return tuple(_ASKED[ask.kind].format(title=ask.title, since=clock(ask.since)) for ask in facts.asks)
 
 
 def _waits(facts: Facts) -> Sentences:
     return tuple(
-        f"{wait.node} waits for the signal “{wait.signal}” since {clock(wait.since)}."
+        f"{wait.node} has waited for the signal “{wait.signal}” since {clock(wait.since)}."
         if wait.kind is WaitKind.SIGNAL or wait.due_at is None
         else f"{wait.node} waits until {clock(wait.due_at)}."
         for wait in facts.waits

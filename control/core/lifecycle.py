@@ -153,6 +153,15 @@ _REFUSED_IN: Final[Mapping[tuple[Verb, Status], str]] = {
 }
 
 
+_SAID: Final[Mapping[Status, str]] = {
+    Status.SUCCEEDED: "has succeeded",
+    Status.PARTIAL: "has finished in part",
+    Status.FAILED: "has failed",
+    Status.CANCELLED: "was cancelled",
+    Status.ABANDONED: "was abandoned",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """Whether a verb is legal now. `why` says what it would do, or why it is refused."""
@@ -167,7 +176,7 @@ def judge(verb: Verb, status: Status, facts: Facts) -> Verdict:
     objection = LEGAL[verb].get(status)
     if objection is None:
         reason = _REFUSED_IN.get((verb, status), _REFUSED[verb])
-        return Verdict(verb, False, f"The run is {spoken(status)}. {reason}")
+        return Verdict(verb, False, f"The run {_SAID.get(status, f'is {spoken(status)}')}. {reason}")
     refused = objection(facts)
     return Verdict(verb, False, refused) if refused else Verdict(verb, True, EFFECT[verb])
 

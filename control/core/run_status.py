@@ -152,8 +152,13 @@ def _asked_in_vain(facts: Facts) -> bool:
     return stopped and not (facts.asks or facts.waits or facts.ready)
 
 
+def _can_move(facts: Facts) -> bool:
+    """An answer is ready to be delivered, or a failed task to be run again, whatever else is open beside it."""
+    return facts.ready > 0 or facts.execution is Execution.FAILED
+
+
 def _has_asks(facts: Facts, *kinds: AskKind) -> bool:
-    return not facts.ready and any(ask.kind in kinds for ask in facts.asks)
+    return not _can_move(facts) and any(ask.kind in kinds for ask in facts.asks)
 
 
 def _cancelled_at(facts: Facts) -> datetime:
@@ -224,7 +229,7 @@ RULES: Final[tuple[Rule, ...]] = (
         _next_deadline,
     ),
     Rule(Status.AWAITING_INPUT, lambda f: _has_asks(f, AskKind.INPUT), why.asking, _asked_at, _next_deadline),
-    Rule(Status.WAITING, lambda f: bool(f.waits) and not f.ready, why.waiting, _waited_at, _next_deadline),
+    Rule(Status.WAITING, lambda f: bool(f.waits) and not _can_move(f), why.waiting, _waited_at, _next_deadline),
     Rule(
         Status.WAITING,
         lambda f: f.execution is Execution.NONE and f.not_before is not None,

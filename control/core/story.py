@@ -15,7 +15,6 @@ from typing import Any, Final
 
 from control.core.ledger import Entry, Kind
 
-
 ERASED: Final = "What happened here has been erased."
 
 
