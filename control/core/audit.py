@@ -6,13 +6,12 @@ things the ledger does not say: whether a claim's worker lives (taken as yes), t
 
 Rules that the store must keep for the two to agree:
 
-- A claim removes the last outcome and its `retry_at`. So do a retry and a rewind; a resume removes a breakpoint's.
-- A retry and a rewind set `crashes` and `retries` to 0; a rewind also removes a cancel order and withdraws every open
-  question, open wait and undelivered answer. An attempt that ends without failing sets `retries` to 0, one that fails
-  with a `retry_at` adds 1.
-- An answer is delivered by the attempt whose claim came after it, and counts as ready until that attempt commits a step
-  or ends without failing. So a lost or failed attempt leaves it ready. An entry `stepped` or `ended` that lists
-  `delivered` says otherwise.
+- A claim removes the last outcome and its `retry_at`. So do a retry, a rewind and a retry whose time came (`woken`); a
+  resume removes a breakpoint's outcome.
+- A step, a retry and a rewind set `crashes` and `retries` to 0; a rewind also removes a cancel order and withdraws
+  every open question, open wait and undelivered answer. An attempt that ends without failing sets `retries` to 0, one
+  that fails with a `retry_at` adds 1.
+- An answer is ready from its decision until an entry (`ended`, `worker_lost`) lists it in `delivered`, or withdraws it.
 - `execution` is what an entry names (`ended` always, others where they know); a step leaves `runnable`. A lost worker's
   entry that names none leaves `waiting` where something is open or undelivered, and otherwise what it was. Withdrawing
   the last question of a waiting run leaves `runnable`.
@@ -34,7 +33,7 @@ from control.core.run_status import without_worker
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What a ledger says about its run. `undelivered` are interrupt ids; the claim was given those in `delivering`."""
+    """What a ledger says about its run. `undelivered` holds the interrupt ids whose answers are ready."""
 
     facts: Facts
     epoch: int = 0
@@ -43,7 +42,6 @@ class Account:
     head_checkpoint_id: str | None = None
     head_step: int | None = None
     undelivered: frozenset[str] = frozenset()
-    delivering: frozenset[str] = frozenset()
 
 
 def replay(entries: Iterable[Entry]) -> Account:
@@ -58,7 +56,8 @@ def replay(entries: Iterable[Entry]) -> Account:
 def opened(entry: Entry) -> Account:
     """The account after the first entry."""
     assert entry.kind is Kind.ACCEPTED, f"a ledger begins with accepted, not with {entry.kind}"
-    facts = Facts(created_at=entry.at, not_before=_instant(entry.body.get("not_before")))
+    begin = entry.body.get("not_before")
+    facts = Facts(created_at=entry.at, not_before=datetime.fromisoformat(begin) if begin else None)
     limit = entry.body.get("crash_limit")
     return Account(facts if limit is None else replace(facts, crash_limit=limit))
 
@@ -72,15 +71,15 @@ def advance(account: Account, entry: Entry) -> Account:
 def _claimed(account: Account, entry: Entry) -> Account:
     claim = Claim(entry.epoch, entry.body["worker"], entry.at, entry.at)
     facts = replace(account.facts, claim=claim, outcome=None, retry_at=None)
-    return replace(account, facts=facts, epoch=entry.epoch, delivering=account.undelivered)
+    return replace(account, facts=facts, epoch=entry.epoch)
 
 
 def _stepped(account: Account, entry: Entry) -> Account:
     claim = account.facts.claim
     moved = replace(claim, progress_at=entry.at) if claim else None
-    facts = replace(account.facts, claim=moved, execution=_execution(entry) or Execution.RUNNABLE)
-    head = replace(account, facts=facts, head_checkpoint_id=entry.body["checkpoint_id"], head_step=entry.body["step"])
-    return _delivered(head, entry)
+    facts = replace(account.facts, claim=moved, crashes=0, execution=_execution(entry) or Execution.RUNNABLE)
+    head, step = entry.body["checkpoint_id"], entry.body["step"]
+    return replace(account, facts=facts, retries=0, head_checkpoint_id=head, head_step=step)
 
 
 def _asked(account: Account, entry: Entry) -> Account:
@@ -91,7 +90,7 @@ def _asked(account: Account, entry: Entry) -> Account:
         body["title"],
         body["node"],
         entry.at,
-        _instant(body.get("expires_at")),
+        entry.deadline("expires"),
     )
     return replace(account, facts=replace(account.facts, asks=(*account.facts.asks, ask)))
 
@@ -103,7 +102,7 @@ def _suspended(account: Account, entry: Entry) -> Account:
         WaitKind(body["kind"]),
         body["node"],
         entry.at,
-        _instant(body.get("due_at")),
+        entry.deadline("due"),
         body.get("signal"),
     )
     return replace(account, facts=replace(account.facts, waits=(*account.facts.waits, wait)))
@@ -115,6 +114,14 @@ def _settled(account: Account, entry: Entry) -> Account:
     closed = _closed(account, name)
     woken = replace(closed, facts=replace(closed.facts, woken_at=entry.at))
     return _with_undelivered(woken, account.undelivered | {name})
+
+
+def _woken(account: Account, entry: Entry) -> Account:
+    """The time of a retry or of a start came."""
+    facts = replace(account.facts, woken_at=entry.at)
+    retry = entry.body["why"] == "retry"
+    woken = replace(facts, retry_at=None, outcome=None) if retry else replace(facts, not_before=None)
+    return replace(account, facts=woken)
 
 
 def _superseded(account: Account, entry: Entry) -> Account:
@@ -163,14 +170,13 @@ def _rewound(account: Account, entry: Entry) -> Account:
         branch=account.branch + 1,
         head_checkpoint_id=entry.body["checkpoint_id"],
         undelivered=frozenset(),
-        delivering=frozenset(),
     )
 
 
 def _ended(account: Account, entry: Entry) -> Account:
     body, kind = entry.body, OutcomeKind(entry.body["outcome"])
     failed = kind is OutcomeKind.FAILED
-    retry_at = _instant(body.get("retry_at")) if failed else None
+    retry_at = entry.deadline("retry") if failed else None
     failure = FailureClass(body["failure_class"]) if failed and body.get("failure_class") else None
     facts = replace(
         account.facts,
@@ -181,17 +187,15 @@ def _ended(account: Account, entry: Entry) -> Account:
         fit=Fit(body["fit"]) if body.get("fit") else account.facts.fit,
     )
     retries = account.retries + (retry_at is not None) if failed else 0
-    let_go = replace(account, facts=facts, retries=retries)
-    if kind in (OutcomeKind.FAILED, OutcomeKind.CANCELLED):
-        let_go = replace(let_go, delivering=frozenset())
-    return _delivered(let_go, entry)
+    return _delivered(replace(account, facts=facts, retries=retries), entry)
 
 
 def _worker_lost(account: Account, entry: Entry) -> Account:
-    facts = without_worker(account.facts, at=entry.at)
-    pending = facts.asks or facts.waits or account.undelivered
+    left = _delivered(account, entry)
+    facts = without_worker(left.facts, at=entry.at)
+    pending = facts.asks or facts.waits or facts.ready
     execution = _execution(entry) or (Execution.WAITING if pending else facts.execution)
-    return replace(account, facts=replace(facts, execution=execution), delivering=frozenset())
+    return replace(left, facts=replace(facts, execution=execution))
 
 
 def _handled(account: Account, _: Entry) -> Account:
@@ -200,7 +204,8 @@ def _handled(account: Account, _: Entry) -> Account:
 
 def _adopted(account: Account, entry: Entry) -> Account:
     execution = _execution(entry) or account.facts.execution
-    return replace(account, facts=replace(account.facts, fit=Fit.FITS, execution=execution, woken_at=entry.at))
+    woken_at = account.facts.woken_at if account.facts.claim else entry.at
+    return replace(account, facts=replace(account.facts, fit=Fit.FITS, execution=execution, woken_at=woken_at))
 
 
 def _unfit(account: Account, _: Entry) -> Account:
@@ -214,6 +219,7 @@ CHANGES: Final[Mapping[Kind, Callable[[Account, Entry], Account]]] = {
     Kind.SUSPENDED: _suspended,
     Kind.DECIDED: _settled,
     Kind.FIRED: _settled,
+    Kind.WOKEN: _woken,
     Kind.SUPERSEDED: _superseded,
     Kind.ORDERED: _ordered,
     Kind.REWOUND: _rewound,
@@ -233,20 +239,13 @@ def _closed(account: Account, interrupt_id: str) -> Account:
 
 
 def _delivered(account: Account, entry: Entry) -> Account:
-    named = entry.body.get("delivered")
-    gone = account.delivering if named is None else frozenset(named)
-    return _with_undelivered(account, account.undelivered - gone)
+    return _with_undelivered(account, account.undelivered - set(entry.body.get("delivered", ())))
 
 
 def _with_undelivered(account: Account, undelivered: frozenset[str]) -> Account:
-    facts = replace(account.facts, ready=len(undelivered))
-    return replace(account, facts=facts, undelivered=undelivered, delivering=account.delivering & undelivered)
+    return replace(account, facts=replace(account.facts, ready=len(undelivered)), undelivered=undelivered)
 
 
 def _execution(entry: Entry) -> Execution | None:
     named: Any = entry.body.get("execution")
     return Execution(named) if named else None
-
-
-def _instant(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text) if text else None

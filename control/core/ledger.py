@@ -31,6 +31,7 @@ class Kind(StrEnum):
     SUSPENDED = "suspended"
     DECIDED = "decided"
     FIRED = "fired"
+    WOKEN = "woken"
     SIGNALLED = "signalled"
     SUPERSEDED = "superseded"
     ORDERED = "ordered"
@@ -48,11 +49,12 @@ class Kind(StrEnum):
 BODY_KEYS: Final[Mapping[Kind, str]] = {
     Kind.ACCEPTED: "workflow thread_id priority not_before? restarted_from? crash_limit?",
     Kind.CLAIMED: "worker",
-    Kind.STEPPED: "checkpoint_id step source nodes delivered?",
-    Kind.ASKED: "interrupt_id kind node title digest expires_at? evidence?",
-    Kind.SUSPENDED: "interrupt_id kind node due_at? signal?",
+    Kind.STEPPED: "checkpoint_id step source nodes",
+    Kind.ASKED: "interrupt_id kind node title digest expires_at? expires_in_s? evidence?",
+    Kind.SUSPENDED: "interrupt_id kind node due_at? due_in_s? signal?",
     Kind.DECIDED: "interrupt_id decision digest note?",
     Kind.FIRED: "interrupt_id kind signal?",
+    Kind.WOKEN: "why",
     Kind.SIGNALLED: "name",
     Kind.SUPERSEDED: "interrupt_id why execution?",
     Kind.ORDERED: "verb reason?",
@@ -62,11 +64,12 @@ BODY_KEYS: Final[Mapping[Kind, str]] = {
     Kind.TASK_FAILED: "node error",
     Kind.HANDLED: "node",
     Kind.ENDED: "outcome execution failure_class? error? retry_at? fit? delivered?",
-    Kind.WORKER_LOST: "worker why execution?",
+    Kind.WORKER_LOST: "worker why execution? delivered?",
     Kind.ADOPTED: "digest from execution?",
     Kind.UNFIT: "digest why",
 }
-"""The keys of each body; a question mark means that the key may be absent. Instants are ISO 8601 in UTC."""
+"""The keys of each body; a question mark means that the key may be absent. Instants (`_at`) are ISO 8601 in UTC, spans
+(`_in_s`) seconds from the entry's own instant. `why` of `woken` is `retry` or `start`: what its time came for."""
 
 START: Final = bytes(32)
 """What the first entry is chained to."""
@@ -89,6 +92,12 @@ class Entry:
     @property
     def erased(self) -> bool:
         return self.digest is not None and not self.body
+
+    def deadline(self, name: str) -> datetime | None:
+        """What the body names as `{name}_at` or `{name}_in_s`, if it does."""
+        if (seconds := self.body.get(f"{name}_in_s")) is not None:
+            return self.at + timedelta(seconds=seconds)
+        return datetime.fromisoformat(at) if (at := self.body.get(f"{name}_at")) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,8 +78,9 @@ def _journey(steps: Sequence[Entry]) -> str | None:
 def _accepted(entry: Entry, _: _Told) -> str:
     what = spoken(entry.body["workflow"]) if entry.body.get("workflow") else "a run"
     again = " again from its first input" if entry.body.get("restarted_from") else ""
-    later = entry.body.get("not_before")
-    return f"{person(entry.actor)} started {what}{again}{f', not to begin before {moment(later)}' if later else ''}."
+    begin = entry.body.get("not_before")
+    later = f", not to begin before {moment(datetime.fromisoformat(begin))}" if begin else ""
+    return f"{person(entry.actor)} started {what}{again}{later}."
 
 
 def _claimed(entry: Entry, told: _Told) -> str | None:
@@ -93,7 +94,7 @@ def _claimed(entry: Entry, told: _Told) -> str | None:
 
 def _asked(entry: Entry, told: _Told) -> str:
     told.questions[entry.body["interrupt_id"]] = entry
-    limit = entry.body.get("expires_at")
+    limit = entry.deadline("expires")
     until = f", to be decided by {moment(limit)}" if limit else ""
     match entry.body["kind"]:
         case "approval":
@@ -107,7 +108,7 @@ def _asked(entry: Entry, told: _Told) -> str:
 def _suspended(entry: Entry, _: _Told) -> str:
     where = spoken(entry.body["node"])
     if entry.body["kind"] == "timer":
-        return f"{where.capitalize()} went to wait until {moment(entry.body['due_at'])}."
+        return f"{where.capitalize()} went to wait until {moment(entry.deadline('due') or entry.at)}."
     return f"{where.capitalize()} went to wait for the signal “{entry.body['signal']}”."
 
 
@@ -124,6 +125,10 @@ def _fired(entry: Entry, _: _Told) -> str:
     return "The time it waited for came." if entry.body["kind"] == "timer" else (
         f"The signal “{entry.body.get('signal')}” that it waited for came."
     )  # fmt: skip
+
+
+def _woken(entry: Entry, _: _Told) -> str:
+    return "The time to try again came." if entry.body["why"] == "retry" else "The time to begin came."
 
 
 def _signalled(entry: Entry, _: _Told) -> str:
@@ -188,7 +193,7 @@ _ENDED: Final = {
 
 
 def _ended(entry: Entry, _: _Told) -> str | None:
-    outcome, error, retry_at = entry.body["outcome"], entry.body.get("error"), entry.body.get("retry_at")
+    outcome, error, retry_at = entry.body["outcome"], entry.body.get("error"), entry.deadline("retry")
     if outcome != "failed":
         return _ENDED.get(outcome)
     again = f" It is to be tried again at {moment(retry_at)}." if retry_at else ""
@@ -220,6 +225,7 @@ TELLERS: Final[Mapping[Kind, Callable[[Entry, _Told], str | None]]] = {
     Kind.SUSPENDED: _suspended,
     Kind.DECIDED: _decided,
     Kind.FIRED: _fired,
+    Kind.WOKEN: _woken,
     Kind.SIGNALLED: _signalled,
     Kind.SUPERSEDED: _superseded,
     Kind.ORDERED: _ordered,
@@ -237,7 +243,15 @@ TELLERS: Final[Mapping[Kind, Callable[[Entry, _Told], str | None]]] = {
 
 _SECOND: Final = timedelta(seconds=1)
 _UNITS: Final = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
-_PARTIES: Final = {"system": "The control plane", "policy": "A rule", "worker": "A worker", "agent": "The agent"}
+_PARTIES: Final = {
+    "agent": "The agent",
+    "clock": "The clock",
+    "control": "The control plane",
+    "policy": "A rule",
+    "script": "A script",
+    "system": "The control plane",
+    "worker": "A worker",
+}
 _LONGEST: Final = 200
 
 
@@ -275,9 +289,8 @@ def duration(span: timedelta) -> str:
     return "less than a second" if count == 0 else f"{count} {unit}{'' if count == 1 else 's'}"
 
 
-def moment(text: str) -> str:
-    """An instant, given in ISO 8601, to the minute."""
-    at = datetime.fromisoformat(text)
+def moment(at: datetime) -> str:
+    """An instant, to the minute."""
     return f"{at.day} {at:%B %Y %H:%M} UTC"
 
 

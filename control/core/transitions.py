@@ -24,6 +24,7 @@ class Cause(StrEnum):
     ANSWERED = "an answer, a timer or a signal"
     WITHDRAWN = "a question is withdrawn"
     TIME = "time passes"
+    NOTICED = "its time is noticed"
     UNFIT = "the graph changes"
     ADOPTED = "the graph fits again"
     PAUSE = "pause"
@@ -60,6 +61,7 @@ TRANSITIONS: Final[Mapping[Cause, Mapping[Status | None, frozenset[Status]]]] = 
         _S.QUEUED: _ASKING | {_S.WAITING},
     },
     Cause.TIME: {_S.RUNNING: frozenset({_S.STALLED}), _S.WAITING: _QUEUED},
+    Cause.NOTICED: {_S.QUEUED: _ASKING | {_S.WAITING}},
     Cause.UNFIT: dict.fromkeys(_RESTING, _BLOCKED),
     Cause.ADOPTED: {_S.BLOCKED: _RESTING},
     Cause.PAUSE: dict.fromkeys(_OPEN, frozenset({_S.PAUSED})),

@@ -17,7 +17,7 @@ from control.core.facts import Ask, AskKind, Claim, Facts, Fit, Order, Outcome, 
 from control.core.failure import FailureClass
 from control.core.ledger import START, Entry, Kind, chained
 from control.core.lifecycle import Verb, judge
-from control.core.run_status import TERMINAL, Status, derive
+from control.core.run_status import TERMINAL, Status, derive, index
 from control.core.transitions import Cause
 
 BEGIN = datetime(2026, 3, 1, 9, tzinfo=UTC)
@@ -137,6 +137,9 @@ class World:
         yield Event("time passes", Cause.TIME, lambda w: w._pass())
         if self.working:
             yield from self._attempt()
+        due = self.retry_at or self.not_before
+        if status is Status.QUEUED and due and due <= self.now and index(self.facts()).status is Status.WAITING:
+            yield Event("wake", Cause.NOTICED, lambda w: w._wake())
         if status is Status.QUEUED:
             yield Event("claim", Cause.CLAIMED, lambda w: w._claim())
         if status not in TERMINAL:
@@ -219,7 +222,7 @@ class World:
     def _step(self) -> None:
         self.now += SECOND
         self.progress_at, self.execution = self.now, Execution.RUNNABLE
-        self._consume()
+        self.crashes = self.retries = 0
         self.head_step = 0 if self.head_step is None else self.head_step + 1
         self.head_checkpoint_id = self._fresh("c")
         self._record(
@@ -246,11 +249,10 @@ class World:
 
     def _end(self, kind: OutcomeKind, execution: Execution, fit: Fit | None = None) -> None:
         self.now += SECOND
-        if kind is not OutcomeKind.CANCELLED:
-            self._consume()
+        delivered = self._deliver() if kind is not OutcomeKind.CANCELLED else []
         self.working, self.execution, self.retries = False, execution, 0
         self.outcome, self.fit = Outcome(kind, self.now), fit or self.fit
-        named = {"fit": fit} if fit else {}
+        named = ({"fit": fit} if fit else {}) | ({"delivered": delivered} if delivered else {})
         self._record(Kind.ENDED, outcome=kind, execution=execution, **named)
 
     def _fail(self, failure: FailureClass, *, retry: bool = False, in_task: bool = True) -> None:
@@ -274,8 +276,9 @@ class World:
         self.crashes += 1
         self.takeovers += 1
         self.outcome = Outcome(OutcomeKind.LOST, self.now, why="The worker w was lost.")
+        delivered = self._deliver() if found else []
         self.execution = found or (Execution.WAITING if self.items else self.execution)
-        named = {"execution": found} if found else {}
+        named = {"execution": found, "delivered": delivered} if found else {}
         self._record(Kind.WORKER_LOST, worker="w", why="its session ended", **named)
 
     def _decide(self, name: str) -> None:
@@ -332,11 +335,23 @@ class World:
         else:
             self._record(Kind.UNFIT, digest="g2", why="a node is gone")
 
-    def _consume(self) -> None:
-        """The attempt got on: the answers it was given are delivered."""
-        for name, item in list(self.items.items()):
-            if item.decided_in is not None and item.decided_in < self.epoch:
-                del self.items[name]
+    def _deliver(self) -> list[str]:
+        """The graph took in the answers that the attempt was given."""
+        given = [i.id for i in self.items.values() if i.decided_in is not None and i.decided_in < self.epoch]
+        for name in given:
+            del self.items[name]
+        return given
+
+    def _wake(self) -> None:
+        """The clock is noticed: a retry or a start that is due is made ready."""
+        self.now += SECOND
+        self.woken_at = self.now
+        if self.retry_at:
+            self.retry_at = self.outcome = None
+            self._record(Kind.WOKEN, why="retry")
+        else:
+            self.not_before = None
+            self._record(Kind.WOKEN, why="start")
 
     def _asks(self) -> Iterator[Ask]:
         for item in self.items.values():

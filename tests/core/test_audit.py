@@ -96,44 +96,49 @@ def asked_and_suspended() -> Book:
     return book.write("ended", outcome="suspended", execution="waiting")
 
 
-def test_an_answer_is_ready_until_an_attempt_has_got_on_with_it() -> None:
+def answered() -> Book:
+    return asked_and_suspended().write("decided", interrupt_id="q1", decision="approved", digest="d")
+
+
+def test_an_answer_is_ready_until_an_entry_says_it_was_delivered() -> None:
     book = asked_and_suspended()
     assert book.word() is Status.AWAITING_APPROVAL
-    book.write("decided", interrupt_id="q1", decision="approved", digest="d")
+    book = answered()
     assert (book.word(), book.account().facts.ready) == (Status.QUEUED, 1)
-    book.write("claimed", worker="w2")
-    assert (book.word(), book.account().delivering) == (Status.RUNNING, {"q1"})
-    book.write("stepped", checkpoint_id="c2", step=2, source="loop", nodes=["pay"])
-    assert (book.account().facts.ready, book.account().delivering) == (0, frozenset())
+    book.write("claimed", worker="w2").write("stepped", checkpoint_id="c2", step=2, source="loop", nodes=["pay"])
+    assert (book.word(), book.account().undelivered) == (Status.RUNNING, {"q1"})
+    book.write("ended", outcome="drained", execution="runnable", delivered=["q1"])
+    assert (book.word(), book.account().facts.ready) == (Status.QUEUED, 0)
 
 
-FAILED = {"outcome": "failed", "failure_class": "transient", "execution": "waiting", "retry_at": "2026-03-01T09:30:00Z"}
-
-
-@pytest.mark.parametrize(
-    "end",
-    [
-        ("worker_lost", {"worker": "w2", "why": "gone"}),
-        ("ended", FAILED),
-    ],
-)
-def test_an_answer_survives_the_attempt_that_was_to_deliver_it(end: tuple[str, dict[str, Any]]) -> None:
-    book = asked_and_suspended().write("decided", interrupt_id="q1", decision="approved", digest="d")
-    book.write("claimed", worker="w2").write(end[0], **end[1])
-    assert (book.account().facts.ready, book.account().facts.asks) == (1, ())
-    book.write("claimed", worker="w3").write("ended", outcome="completed", execution="finished")
-    assert (book.word(), book.account().facts.ready) == (Status.SUCCEEDED, 0)
-
-
-def test_an_answer_that_came_during_an_attempt_waits_for_the_next_unless_the_entry_says_otherwise() -> None:
-    book = asked_and_suspended().write("claimed", worker="w2")
-    book.write("decided", interrupt_id="q1", decision="approved", digest="d")
-    kept = Book()
-    kept.entries, kept.epoch = list(book.entries), book.epoch
-    book.write("ended", outcome="suspended", execution="waiting")
+def test_an_answer_survives_the_attempt_that_was_to_deliver_it() -> None:
+    book = answered().write("claimed", worker="w2").write("worker_lost", worker="w2", why="gone")
     assert (book.word(), book.account().facts.ready) == (Status.QUEUED, 1)
-    kept.write("ended", outcome="drained", execution="runnable", delivered=["q1"])
-    assert (kept.word(), kept.account().facts.ready) == (Status.QUEUED, 0)
+    failed = {"outcome": "failed", "failure_class": "transient", "execution": "waiting"}
+    book.write("claimed", worker="w3").write("ended", **failed, retry_at="2026-03-01T09:30:00+00:00")
+    assert (book.word(), book.account().facts.ready, book.account().retries) == (Status.WAITING, 1, 1)
+    book.write("woken", why="retry")
+    assert (book.word(), book.account().facts.retry_at, book.account().retries) == (Status.QUEUED, None, 1)
+    book.write("claimed", worker="w4").write(
+        "worker_lost", worker="w4", why="gone", execution="runnable", delivered=["q1"]
+    )
+    assert (book.word(), book.account().facts.ready) == (Status.QUEUED, 0)
+
+
+def test_a_step_forgives_the_crashes_and_retries_before_it() -> None:
+    book = (
+        Book().write("claimed", worker="w1").write("worker_lost", worker="w1", why="gone").write("claimed", worker="w2")
+    )
+    assert book.account().facts.crashes == 1
+    book.write("stepped", checkpoint_id="c1", step=1, source="loop", nodes=["a"])
+    assert (book.account().facts.crashes, book.account().facts.takeovers) == (0, 1)
+
+
+def test_a_start_whose_time_came_no_longer_waits() -> None:
+    book = Book()
+    book.entries = [replace(book.entries[0], body={"not_before": "2026-03-01T10:00:00+00:00"})]
+    assert book.word() is Status.WAITING
+    assert (book.write("woken", why="start").word(), book.account().facts.not_before) == (Status.QUEUED, None)
 
 
 def test_a_lost_worker_leaves_what_its_entry_names_or_what_was_open() -> None:
@@ -167,6 +172,8 @@ def test_deadlines_and_limits_are_read_from_the_ledger() -> None:
     ask = {"interrupt_id": "q", "kind": "input", "node": "n", "title": "Which?", "digest": "d"}
     book.write("claimed", worker="w").write("asked", **ask, expires_at="2026-03-01T11:00:00+00:00")
     assert book.account().facts.asks[0].expires_at == BEGIN + timedelta(hours=2)
+    book.write("suspended", interrupt_id="w", kind="timer", node="nap", due_in_s=90.5)
+    assert book.account().facts.waits[0].due_at == book.entries[-1].at + timedelta(seconds=90.5)
 
 
 def test_entries_that_only_tell_something_change_no_fact() -> None:

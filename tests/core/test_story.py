@@ -114,6 +114,8 @@ ONE_ENTRY: list[tuple[tuple[str, str, dict[str, Any]], str]] = [
         ("fired", "system", {"interrupt_id": "w", "kind": "signal", "signal": "paid"}),
         "The signal “paid” that it waited for came.",
     ),
+    (("woken", "clock", {"why": "retry"}), "The time to try again came."),
+    (("woken", "clock", {"why": "start"}), "The time to begin came."),
     (("signalled", "crm_bot", {"name": "paid"}), "Crm Bot sent the signal “paid”."),
     (
         ("superseded", "system", {"interrupt_id": "?", "why": "the run was rewound."}),
@@ -201,7 +203,20 @@ def test_every_kind_is_told_and_no_sentence_shows_an_id() -> None:
 
 
 def test_people_durations_and_evidence_are_spelled_out() -> None:
-    assert [person(a) for a in ("user:ana", "Ana McKay", "bob_smith@x.y", "agent:scout", "worker:7", "policy", "")] == [
+    assert [
+        person(a)
+        for a in (
+            "user:ana",
+            "Ana McKay",
+            "bob_smith@x.y",
+            "agent:scout",
+            "worker:7",
+            "policy",
+            "script:bob",
+            "control",
+            "",
+        )
+    ] == [
         "Ana",
         "Ana McKay",
         "Bob Smith",
