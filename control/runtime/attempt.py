@@ -25,7 +25,7 @@ from langgraph.types import Command
 
 from control.core import execution as rows
 from control.core.execution import Execution, Head
-from control.core.facts import Fit, OutcomeKind
+from control.core.facts import Facts, Fit, Outcome, OutcomeKind
 from control.core.failure import FailureClass, classify
 from control.core.problem import Problem, Refusal
 from control.core.retry import RetryPolicy, next_retry
@@ -64,13 +64,16 @@ class Enter:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How an attempt came to its end, before the rows are asked. `raised` is the exception's `repr`, as rows keep it."""
+    """How an attempt came to its end, before the rows are asked. `raised` is the exception's `repr`, as rows keep it.
+    certain: the graph itself ran to its end: it raises where it is drained or runs out of steps, so that a stream which
+    ends without a question, of a graph without breakpoints, has nothing left to do."""
 
     kind: OutcomeKind
     failure: FailureClass | None = None
     error: str | None = None
     raised: str | None = None
     fit: Fit = Fit.FITS
+    certain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,7 @@ class Attempt:
         self.tenure = Tenure(
             self.fence, actor=f"worker:{self.fence.worker_id}", branch=self.claimed.branch,
             parts=tuple(self.claimed.parts), cheap=self.workflow.cheap, on_lost=self._lost,
+            untouched=self.claimed.epoch == 1 and self.claimed.fresh_thread,
         )
 
     async def run(self) -> None:
@@ -113,9 +117,23 @@ class Attempt:
             if isinstance(entry, Enter):
                 delivering = entry.delivering
             ended = await self._drive(entry) if isinstance(entry, Enter) else entry
-            await self._conclude(ended, delivering)
+            if not (ended.certain and await self._recorded_at_once()):
+                await self._conclude(ended, delivering)
         except Exception as error:
             await self._broke(error, delivering)
+
+    async def _recorded_at_once(self) -> bool:
+        """Record a certain end on the facts that the claim returned, without reading them again. False where they moved."""
+        self.ending = True
+        if self.tenure.unwritten or self.tenure.asked:
+            return False
+        try:
+            await self._finished()
+        except Refusal as refusal:
+            if refusal.problem in (RUN_MOVED, DATABASE_AWAY):
+                return False
+            raise
+        return True
 
     async def _broke(self, error: Exception, delivering: tuple[str, ...]) -> None:
         """The claim is lost, or this program has a bug: then the run must not look as if somebody worked on it."""
@@ -219,7 +237,8 @@ class Attempt:
             entry.value, self._config(), stream_mode="tasks", durability="sync", control=self._control
         ):
             self._watch(event)
-        return Ended(OutcomeKind.COMPLETED)
+        breakpoints = graph.interrupt_before_nodes or graph.interrupt_after_nodes
+        return Ended(OutcomeKind.COMPLETED, certain=not (breakpoints or self.tenure.asked))
 
     def _watch(self, event: Any) -> None:
         """Keep the names of tasks, and which of them are running."""
@@ -257,6 +276,19 @@ class Attempt:
                 elif refusal.problem is not RUN_MOVED:
                     raise
 
+    async def _finished(self) -> None:
+        """Record that the graph returned with nothing left to do. The facts are those the claim returned, if they stand."""
+        done = Facts(
+            created_at=self.claimed.created_at, execution=Execution.FINISHED,
+            outcome=Outcome(OutcomeKind.COMPLETED, self.claimed.created_at),
+            shortfalls=self.claimed.shortfalls + self.tenure.shortfalls,
+        )
+        ending = Ending(
+            version=self.claimed.version, outcome=OutcomeKind.COMPLETED, execution=Execution.FINISHED,
+            status=index(done).status, due_at=None, closed=True, retries=0,
+        )
+        await self._write(ending, delivered=set())
+
     async def _record(self, ended: Ended, delivering: tuple[str, ...]) -> None:
         head = _in_the_light_of(await self._head(), ended)
         async with self.tools.database.scope("control_flush", self.claimed.tenant) as conn:
@@ -274,12 +306,15 @@ class Attempt:
             failure_class=after.failure_class, failure=after.failure, retry_at=after.retry_at, fit=after.fit,
             pending=pending,
         )
-        item = Item(self.fence, asyncio.get_running_loop().create_future(), ending=ending)
-        item.entries.append(("ended", self.tenure.actor, _body(ending, delivered=set(delivering) - set(pending))))
-        await self.tools.flusher.write(item)
+        await self._write(ending, delivered=set(delivering) - set(pending))
         if indexed.status == "queued":
             async with self.tools.database.scope("control_flush", self.claimed.tenant) as conn:
                 await runs.announce(conn, runs.WORK)
+
+    async def _write(self, ending: Ending, *, delivered: set[str]) -> None:
+        item = Item(self.fence, asyncio.get_running_loop().create_future(), ending=ending)
+        item.entries.append(("ended", self.tenure.actor, _body(ending, delivered=delivered)))
+        await self.tools.flusher.write(item)
 
     def _judge(self, ended: Ended, head: Head) -> Ended:
         """What the rows make of an attempt that ended without an error."""

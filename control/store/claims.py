@@ -27,6 +27,7 @@ class Claimed:
     tenant: str
     run_id: UUID
     thread_id: str
+    fresh_thread: bool
     workflow: str
     graph_digest: str | None
     input: bytes | None

@@ -90,6 +90,14 @@ class ControlSaver(AsyncPostgresSaver):
             return held
         return await self._writers.tenure(configurable["thread_id"])
 
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """The checkpoint a configuration names, or the thread's latest. A thread known to be new is not looked up."""
+        tenure: Tenure | None = config["configurable"].get(TENURE)
+        if tenure is not None and tenure.untouched and tenure.fence.thread_id == config["configurable"]["thread_id"]:
+            tenure.untouched = False
+            return None
+        return await self._here(super().aget_tuple(config))  # type: ignore[no-any-return]
+
     async def aput(
         self, config: RunnableConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata, new_versions: ChannelVersions
     ) -> RunnableConfig:
@@ -153,6 +161,7 @@ class ControlSaver(AsyncPostgresSaver):
             elif channel == _HANDLED:
                 item.entries.append(("handled", tenure.actor, {"node": node}))
                 item.shortfalls += 1
+                tenure.shortfalls += 1
         if node and any(channel not in _NO_OUTPUT for channel, _ in writes):
             tenure.ran.append(node)
 

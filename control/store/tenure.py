@@ -21,7 +21,8 @@ class Tenure:
     checkpoint is acknowledged before it is durable. ran: nodes that wrote since the last root checkpoint.
     parts: the names of all nodes that finished in this run, in order. names: the node of each task, since the
     path of a task made by `Send` does not tell. on_lost: called once, when a write finds that
-    the claim is gone. unwritten: writes acknowledged early; `broken` is why one of them failed.
+    the claim is gone. unwritten: writes acknowledged early; `broken` is why one of them failed. shortfalls: parts for which a handler stood in.
+    untouched: the thread was made with the run, and nothing has been read from or written to it yet.
     """
 
     fence: Fence
@@ -35,6 +36,8 @@ class Tenure:
     names: dict[str, str] = field(default_factory=dict)
     unwritten: set[asyncio.Future[int]] = field(default_factory=set)
     broken: Refusal | None = None
+    shortfalls: int = 0
+    untouched: bool = False
     implicit: bool = False
 
     def lose(self, refusal: Refusal) -> None:

@@ -79,6 +79,7 @@ create table control.run (
     tenant             control.tenant_id not null,
     run_id             uuid not null,
     thread_id          text not null,
+    fresh_thread       boolean not null default false,
     workflow           text,
     graph_digest       text,
     input              bytea,
@@ -282,7 +283,7 @@ grant select, insert, update on control.approval, control.wait, control.effect t
 grant select, delete on control.signal to control_flush;
 grant select, insert, update, delete on checkpoints, checkpoint_blobs, checkpoint_writes to control_flush;
 
-grant select (tenant, run_id, thread_id, workflow, graph_digest, input, input_type, config, priority, created_at,
+grant select (tenant, run_id, thread_id, fresh_thread, workflow, graph_digest, input, input_type, config, priority, created_at,
               not_before, epoch, worker_id, claimed_at, progress_at, blocked_in, execution, outcome, outcome_at,
               failure_class, failure, crashes, retries, retry_at, takeovers, shortfalls, branch, fit, parts, parts_total,
               woken_at,

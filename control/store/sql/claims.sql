@@ -55,7 +55,7 @@ set epoch = h.epoch, worker_id = %(worker_id)s, graph_digest = coalesce(r.graph_
     due_at = null, ledger_seq = h.seq, ledger_hash = h.hash, version = r.version + 1
 from hashed h, clock, unnest(%(workflows)s::text[], %(digests)s::text[]) as held(workflow, digest)
 where r.tenant = h.tenant and r.run_id = h.run_id and r.workflow = held.workflow
-returning r.tenant, r.run_id, r.thread_id, r.workflow, r.graph_digest, r.input, r.input_type, r.config, r.epoch, r.execution,
+returning r.tenant, r.run_id, r.thread_id, r.fresh_thread, r.workflow, r.graph_digest, r.input, r.input_type, r.config, r.epoch, r.execution,
           r.parts, r.retries, r.crashes, r.branch, r.shortfalls, r.version, r.created_at;
 
 -- :name register

@@ -16,11 +16,12 @@ insert into control.thread (tenant, thread_id) values (%(tenant)s, %(thread_id)s
 on conflict (tenant, thread_id) do nothing;
 
 -- :name add
--- An accepted run, not yet ready for anybody. A second open run on its thread is a unique violation.
+-- An accepted run, not yet ready for anybody. It remembers whether its thread holds checkpoints already. A second open run on its thread is a unique violation.
 -- locks: run
-insert into control.run (tenant, run_id, thread_id, workflow, input, input_type, config, priority, created_at, created_by,
+insert into control.run (tenant, run_id, thread_id, fresh_thread, workflow, input, input_type, config, priority, created_at, created_by,
                          restarted_from, not_before, since, parts_total)
-values (%(tenant)s, %(run_id)s, %(thread_id)s, %(workflow)s, %(input)s, %(input_type)s, %(config)s, %(priority)s, %(at)s,
+values (%(tenant)s, %(run_id)s, %(thread_id)s,
+        not exists (select from checkpoints where thread_id = %(thread_id)s), %(workflow)s, %(input)s, %(input_type)s, %(config)s, %(priority)s, %(at)s,
         %(created_by)s, %(restarted_from)s, %(not_before)s, %(at)s, %(parts_total)s)
 returning *;
 
