@@ -203,28 +203,18 @@ def test_every_kind_is_told_and_no_sentence_shows_an_id() -> None:
 
 
 def test_people_durations_and_evidence_are_spelled_out() -> None:
-    assert [
-        person(a)
-        for a in (
-            "user:ana",
-            "Ana McKay",
-            "bob_smith@x.y",
-            "agent:scout",
-            "worker:7",
-            "policy",
-            "script:bob",
-            "control",
-            "",
-        )
-    ] == [
-        "Ana",
-        "Ana McKay",
-        "Bob Smith",
-        "The agent",
-        "A worker",
-        "A rule",
-        "Somebody",
-    ]
+    spoken_of = {
+        "user:ana": "Ana",
+        "Ana McKay": "Ana McKay",
+        "bob_smith@x.y": "Bob Smith",
+        "agent:scout": "The agent",
+        "worker:7": "A worker",
+        "script:bob": "A script",
+        "policy": "A rule",
+        "control": "The control plane",
+        "": "Somebody",
+    }
+    assert {actor: person(actor) for actor in spoken_of} == spoken_of
     spans = [0.4, 1, 59, 61, 7200, 90000, 172800]
     assert [duration(timedelta(seconds=s)) for s in spans] == [
         "less than a second",
