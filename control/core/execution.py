@@ -21,23 +21,26 @@ What rows cannot tell, and what is done about it:
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import chain
-from typing import Any, Final
+from typing import Any
 
-PULL: Final = "~__pregel_pull, "
-PUSH: Final = "~__pregel_push, "
-START: Final = "__start__"
-SENDS: Final = "__pregel_tasks"
-BRANCH: Final = "branch:to:"
-_HANDLER: Final = ", node_error_handler, 0000000000"
-_CALL_SUFFIX: Final = len(", 0000000000, 0000000001")
-
-Digest = Callable[[bytes], str]
-"""The 32 hexadecimal digits that LangGraph names interrupts and tasks by: XXH3, 128 bits."""
+from control.core.superstep import (
+    HANDLER,
+    PULL,
+    Digest,
+    Question,
+    Recorded,
+    Slot,
+    Trace,
+    conflicts,
+    root_of,
+    scheduled,
+)
+from control.core.superstep import START as START
+from control.core.superstep import pulled_node as pulled_node
 
 
 class Execution(StrEnum):
@@ -133,92 +136,11 @@ class Outcome:
     transient: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Channel:
-    """A control channel of the head. `available` is None where its value could not be read.
-
-    `target` is the node it triggers; `seen` the version that node has consumed.
-    """
-
-    name: str
-    target: str
-    version: str
-    seen: str = ""
-    available: bool | None = True
-
-    @property
-    def fresh(self) -> bool:
-        return self.version > self.seen
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One recorded `Interrupt`."""
-
-    id: str
-    value: Any = None
-    schema: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """What is recorded for one task of one superstep.
-
-    `answers` is the length of its list of consumed answers. `outputs` are the state channels it wrote, repeated as
-    written. `fresh_error`: error and output came in one transaction. `moved_on`: answers came after the question.
-    """
-
-    task_id: str
-    path: str
-    ns: str = ""
-    done: bool = False
-    error: str | None = None
-    fresh_error: bool = True
-    routed: bool = False
-    questions: tuple[Question, ...] = ()
-    answers: int = 0
-    moved_on: bool = False
-    outputs: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """The decoded rows of one thread's head.
-
-    `sends` are the node names in `__pregel_tasks`, in order (None: unreadable, but some are there). `goto` are the
-    nodes, and `goto_sends` the Sends, of a `Command(goto=...)` that waits on the head; such Sends replace `sends`.
-    `traces` belong to the root graph, `nested` to subgraphs of its interrupted tasks.
-    """
-
-    checkpoint_id: str
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    channels: tuple[Channel, ...] = ()
-    sends: tuple[str, ...] | None = ()
-    goto: tuple[str, ...] = ()
-    goto_sends: tuple[str, ...] | None = ()
-    traces: tuple[Trace, ...] = ()
-    nested: tuple[Trace, ...] = ()
-    stale_resume: bool = False
-    unreadable: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Slot:
-    """A place in the superstep. A Send is known by its id; a node by its path alone, as its id hashes its triggers."""
-
-    name: str
-    path: str
-    task_id: str | None = None
-
-    def owns(self, trace: Trace) -> bool:
-        return trace.path == self.path and self.task_id in (None, trace.task_id)
-
-
 def classify(thread_id: str, recorded: Recorded | None, *, orphan_writes: int = 0, digest: Digest) -> Head:
     """The state of one thread. `recorded` is None where no checkpoint is stored."""
     if recorded is None:
         return Head(thread_id, Execution.NONE, orphan_writes=orphan_writes)
-    tasks = tuple(_task(slot, recorded, digest) for slot in _slots(recorded, digest))
+    tasks = tuple(_task(slot, recorded, digest) for slot in scheduled(recorded, digest))
     state = _state(tasks)
     return Head(
         thread_id,
@@ -229,7 +151,7 @@ def classify(thread_id: str, recorded: Recorded | None, *, orphan_writes: int = 
         next=tuple(task.name for task in tasks if not task.done),
         interrupts=tuple(chain.from_iterable(task.interrupts for task in tasks)),
         errors=tuple(task.error for task in tasks if task.error is not None),
-        conflicting_channels=_conflicts(recorded.traces) if state is Execution.BARRIER else (),
+        conflicting_channels=conflicts(recorded.traces),
         orphan_writes=orphan_writes,
         stale_resume=recorded.stale_resume,
         unreadable=recorded.unreadable,
@@ -267,61 +189,20 @@ def _state(tasks: Sequence[TaskState]) -> Execution:
     return Execution.WAITING if any(task.asks for task in tasks) else Execution.RUNNABLE
 
 
-def _slots(recorded: Recorded, digest: Digest) -> tuple[_Slot, ...]:
-    sends = recorded.sends if recorded.goto_sends == () else recorded.goto_sends
-    pushes = _unread_sends(recorded) if sends is None else tuple(_sends(recorded, sends, digest))
-    fired = [_target(channel, recorded) for channel in recorded.channels if channel.fresh and channel.available]
-    pulls = tuple(_Slot(name, PULL + name) for name in dict.fromkeys((*sorted(fired), *recorded.goto)))
-    if pushes or pulls:
-        return pushes + pulls
-    unsure = (channel.target for channel in recorded.channels if channel.fresh and channel.available is None)
-    return tuple(_Slot(name, PULL + name) for name in dict.fromkeys(sorted(unsure)))
-
-
-def _sends(recorded: Recorded, names: Sequence[str], digest: Digest) -> Iterable[_Slot]:
-    step = str(int(recorded.metadata.get("step", -1)) + 1)
-    for index, name in enumerate(names):
-        if not name:
-            continue
-        parts = (name, step, name, "__pregel_push", str(index))
-        yield _Slot(name, f"{PUSH}{index:010d}, 0000000000", _task_id(recorded.checkpoint_id, parts, digest))
-
-
-def _task_id(checkpoint_id: str, parts: Sequence[str], digest: Digest) -> str:
-    hexed = digest(bytes.fromhex(checkpoint_id.replace("-", "")) + "".join(parts).encode())
-    return f"{hexed[:8]}-{hexed[8:12]}-{hexed[12:16]}-{hexed[16:20]}-{hexed[20:]}"
-
-
-def _unread_sends(recorded: Recorded) -> tuple[_Slot, ...]:
-    """Encrypted Sends: those that left rows, or one that stands for all."""
-    paths = {t.path for t in recorded.traces if t.path.startswith(PUSH) and not t.path.startswith(PUSH + "~")}
-    whole = sorted(path for path in paths if not path.endswith(_HANDLER))
-    return tuple(_Slot("", path) for path in whole) or (_Slot("", f"{PUSH}{0:010d}, 0000000000"),)
-
-
-def _target(channel: Channel, recorded: Recorded) -> str:
-    """The node a channel starts. A functional entrypoint's name shows only in what it recorded."""
-    if channel.name != START or channel.target != START:
-        return channel.target
-    roots = (_root(trace.path) or trace.path for trace in recorded.traces)
-    names = (path.removeprefix(PULL) for path in roots if path.startswith(PULL) and not path.endswith(_HANDLER))
-    return next(names, START)
-
-
-def _task(slot: _Slot, recorded: Recorded, digest: Digest) -> TaskState:
+def _task(slot: Slot, recorded: Recorded, digest: Digest) -> TaskState:
     own = [trace for trace in recorded.traces if slot.owns(trace)]
-    handler = [t for t in recorded.traces if t.path == slot.path + _HANDLER]
+    handler = [t for t in recorded.traces if t.path == slot.path + HANDLER]
     routed = any(trace.routed for trace in own)
     acting = handler if routed else own
     done = not routed and any(trace.done for trace in own)
     error = next((trace.error for trace in own if trace.error is not None), None)
     old = routed or (done and not any(trace.error is not None and trace.fresh_error for trace in own))
-    calls = [t for t in recorded.traces if not t.done and _root(t.path) == acting[0].path] if acting else []
+    calls = [t for t in recorded.traces if not t.done and root_of(t.path) == acting[0].path] if acting else []
     name = f"__error_handler__{slot.name}" if routed else slot.name
     asked = () if done else _questions(name, [*acting, *calls], _Askers(recorded.nested, digest))
     return TaskState(
         name=slot.name,
-        task_id=own[-1].task_id if own else slot.task_id,
+        task_id=own[-1].task_id if own else slot.task_id if slot.certain else None,
         path=slot.path,
         done=done,
         error=next((t.error for t in handler if not t.done), None) if routed else None if old else error,
@@ -329,14 +210,6 @@ def _task(slot: _Slot, recorded: Recorded, digest: Digest) -> TaskState:
         handled=routed,
         interrupts=asked,
     )
-
-
-def _root(path: str) -> str:
-    """The path of the task that, call by call, started this one; empty where it is no `@task` call."""
-    depth = 0
-    while path.startswith(PUSH + "~"):
-        path, depth = path[len(PUSH) : -_CALL_SUFFIX], depth + 1
-    return path if depth else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,14 +258,3 @@ def _questions(name: str, traces: Sequence[Trace], askers: _Askers) -> tuple[Ope
                 answered=askers.answered(question, asker, ns),
             )
     return tuple(found.values())
-
-
-def _conflicts(traces: Iterable[Trace]) -> tuple[str, ...]:
-    """State channels written more than once in the superstep: harmless with a reducer, fatal without."""
-    written = Counter(chain.from_iterable(trace.outputs for trace in traces))
-    return tuple(sorted(channel for channel, count in written.items() if count > 1))
-
-
-def pulled_node(path: str) -> str:
-    """The node of a task that its trigger started, from the task's path; empty for any other task."""
-    return path.removeprefix(PULL).removesuffix(_HANDLER) if path.startswith(PULL) else ""

@@ -23,7 +23,8 @@ import psycopg
 from psycopg.rows import class_row
 from xxhash import xxh3_128_hexdigest
 
-from control.core.execution import BRANCH, SENDS, START, Channel, Head, Question, Recorded, Trace, classify
+from control.core.execution import Head, classify
+from control.core.superstep import BRANCH, SENDS, START, Channel, Question, Recorded, Trace
 from control.store import sql
 
 _HEADS: Final = sql.read("checkpoints")["heads"]

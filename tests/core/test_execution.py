@@ -9,20 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control.core.execution import (
-    PULL,
-    START,
-    Channel,
-    Execution,
-    Head,
-    OpenInterrupt,
-    Outcome,
-    Question,
-    Recorded,
-    Trace,
-    classify,
-    with_outcome,
-)
+from control.core.execution import Execution, Head, OpenInterrupt, Outcome, classify, with_outcome
+from control.core.superstep import PULL, START, Channel, Question, Recorded, Trace
 
 CHECKPOINT = "1f1e51bb-7b29-6447-8001-754ca9ad723c"
 NODES = ("a", "b", "a+b, c", "x y")
