@@ -169,6 +169,7 @@ def _rewound(account: Account, entry: Entry) -> Account:
         facts=facts,
         branch=account.branch + 1,
         head_checkpoint_id=entry.body["checkpoint_id"],
+        head_step=entry.body.get("step", account.head_step),
         undelivered=frozenset(),
     )
 

@@ -58,7 +58,7 @@ BODY_KEYS: Final[Mapping[Kind, str]] = {
     Kind.SIGNALLED: "name",
     Kind.SUPERSEDED: "interrupt_id why execution?",
     Kind.ORDERED: "verb reason?",
-    Kind.REWOUND: "checkpoint_id to_checkpoint_id execution?",
+    Kind.REWOUND: "checkpoint_id to_checkpoint_id step? execution?",
     Kind.EFFECT_BEGAN: "key name kind call",
     Kind.EFFECT_ENDED: "key name kind state how error?",
     Kind.TASK_FAILED: "node error",

@@ -117,8 +117,8 @@ NEEDS_SOMEBODY: Final = frozenset({FailureClass.HUMAN, FailureClass.INCOMPATIBLE
 
 
 def let_go_at(facts: Facts) -> datetime:
-    """Since when nobody has been working on an idle run."""
-    return facts.outcome.at if facts.outcome else facts.created_at
+    """Since when nobody has been working on an idle run. Where the last outcome was removed, since that was done."""
+    return facts.outcome.at if facts.outcome else facts.woken_at or facts.created_at
 
 
 def _held(facts: Facts) -> bool:

@@ -323,8 +323,8 @@ class World:
         self.crashes = self.retries = 0
         self.items.clear()
         self.branch, self.execution, self.woken_at = self.branch + 1, Execution.RUNNABLE, self.now
-        self.head_checkpoint_id = self._fresh("c")
-        self._record(Kind.REWOUND, checkpoint_id=self.head_checkpoint_id, to_checkpoint_id="c0")
+        self.head_checkpoint_id, self.head_step = self._fresh("c"), 1
+        self._record(Kind.REWOUND, checkpoint_id=self.head_checkpoint_id, to_checkpoint_id="c0", step=1)
 
     def _refit(self, fit: Fit) -> None:
         self.now += SECOND

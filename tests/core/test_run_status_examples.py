@@ -129,6 +129,14 @@ EXAMPLES: list[tuple[str, dict[str, Any], Status, int, int | None, str]] = [
         "Every step it had to take is done.",
     ),
     (
+        "rewound to its end",
+        {"execution": "finished", "woken_at": T + 40 * M},
+        Status.SUCCEEDED,
+        40,
+        None,
+        "Every step it had to take is done.",
+    ),
+    (
         "done before the cancel",
         {"execution": "finished", "outcome": ended("completed"), "cancel": ANA},
         Status.SUCCEEDED,
