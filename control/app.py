@@ -3,8 +3,8 @@
     async with opened(settings) as app:
         await app.worker().run()
 
-`checkpointer` is what `langgraph.json` names, so that `langgraph dev` writes through the saver that governs; `saver` and
-`saver_sync` are the same for scripts.
+`checkpointer` is what `langgraph.json` names, so that `langgraph dev` writes through the saver that governs; `saver`
+and `saver_sync` are the same for scripts.
 """
 
 from __future__ import annotations
@@ -67,8 +67,13 @@ class App:
         """The commands, as given by a person; `workflows` where one of them starts a run."""
         s = self.settings
         return Control(
-            self.database, s.tenant, by or _person(), workflows=self.workflows if workflows else {}, serde=self.saver.serde,
-            crash_limit=s.crash_limit, stall_after=timedelta(seconds=s.stall_after_s),
+            self.database,
+            s.tenant,
+            by or _person(),
+            workflows=self.workflows if workflows else {},
+            serde=self.saver.serde,
+            crash_limit=s.crash_limit,
+            stall_after=timedelta(seconds=s.stall_after_s),
             input_limit=s.input_limit_mb * 1024 * 1024,
         )
 
@@ -76,9 +81,14 @@ class App:
         s = self.settings
         tools = Tools(self.database, self.saver, self.flusher, s.crash_limit, s.cancel_grace_s)
         pace = Pace(
-            slots=s.worker_slots, sync_node_threads=s.sync_node_threads, poll_s=s.poll_s,
-            takeover_poll_s=s.takeover_poll_s, failover_wait_s=s.failover_wait_s, lease_s=s.lease_s,
-            block_after_s=s.block_after_s, drain_grace_s=s.drain_grace_s,
+            slots=s.worker_slots,
+            sync_node_threads=s.sync_node_threads,
+            poll_s=s.poll_s,
+            takeover_poll_s=s.takeover_poll_s,
+            failover_wait_s=s.failover_wait_s,
+            lease_s=s.lease_s,
+            block_after_s=s.block_after_s,
+            drain_grace_s=s.drain_grace_s,
         )
         return Worker(self.database, self.workflows, tools, pace=pace)
 
@@ -88,13 +98,14 @@ async def opened(
     settings: Settings, at: Address | None = None, workflows: Mapping[str, Workflow] | None = None
 ) -> AsyncIterator[App]:
     """Everything of one process, opened, and closed in the reverse order. Raises the problems of `Database.open`."""
-    where = at or await asyncio.to_thread(address, settings)
+    where = await asyncio.to_thread(address, settings) if at is None else at
     database = Database(where, size=settings.pool_limit)
     async with AsyncExitStack() as stack:
         await database.open()
         stack.push_async_callback(database.close)
         flusher = Flusher(
-            lambda: database.connect("control_flush"), batch_limit=settings.flush_batch_limit,
+            lambda: database.connect("control_flush"),
+            batch_limit=settings.flush_batch_limit,
             queue_limit=settings.flush_queue_limit,
         )
         await flusher.start()
@@ -103,7 +114,7 @@ async def opened(
         session = Session(where.session("control_claim"), "writer", lease)
         stack.push_async_callback(asyncio.to_thread, session.stop)
         writers = ImplicitWriters(database, session, tenant=settings.tenant, crash_limit=settings.crash_limit)
-        serde = StrictSerializer(secrets=_secrets(settings))
+        serde = StrictSerializer(secrets=_secrets(settings), patterns=_patterns(settings))
         saver = ControlSaver(database.reader, flusher, serde=serde, writers=writers)
         yield App(settings, database, flusher, saver, workflows)
 
@@ -140,3 +151,8 @@ def _person() -> str:
 def _secrets(settings: Settings) -> list[str]:
     """The values of the environment variables that settings name as secret."""
     return [os.environ[name] for name in settings.redact if os.environ.get(name)]
+
+
+def _patterns(settings: Settings) -> list[str]:
+    """The regular expressions among what settings name as secret: whatever cannot be a variable's name."""
+    return [part for part in settings.redact if not part.isidentifier()]

@@ -1,8 +1,8 @@
 """What a person's answer becomes: the value that the waiting graph is resumed with.
 
-The SDK's questions take who answered and when along with the answer. LangChain's approvals take a decision in the shape of
-the request: one per action of a batched `HITLRequest`, one for a `tool_approval`, a list of one for a `HumanInterrupt`.
-Any other question takes the answer as it was given.
+The SDK's questions take who answered and when along with the answer. LangChain's approvals take a decision in the shape
+of the request: one per action of a batched `HITLRequest`, one for a `tool_approval`, a list of one for a
+`HumanInterrupt`. Any other question takes the answer as it was given.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ class Word(StrEnum):
 
 
 def resume_value(packet: Any, word: Word, answer: Any, *, note: str | None, by: str, at: datetime) -> Any:
-    """The value to resume with. `packet` is what the interrupt showed; `answer` what was typed beside the word, or None.
+    """The value to resume with. `packet` is what the interrupt showed; `answer` what was typed beside the word, or
+    None.
 
     An answer given to an approval in LangChain's shapes replaces the plain decision, so that a person can edit.
     """

@@ -18,7 +18,10 @@ _TITLE_LENGTH: Final = 200  # characters
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Something only a person may answer. `packet` is the JSON text shown to them, byte for byte what is stored."""
+    """Something only a person may answer. `packet` is the JSON text shown to them, byte for byte what is stored.
+
+    Only an approval expires, since silence can stand for a no, but not for an input.
+    """
 
     interrupt_id: str
     kind: Literal["approval", "input", "doubt"]
@@ -44,13 +47,14 @@ def recognise(interrupt_id: str, value: Any, schema: Mapping[str, Any] | None) -
     kind = value.get("type") if isinstance(value, Mapping) else None
     if kind == "control.wait":
         return _suspension(interrupt_id, value)
+    asked = _question_kind(kind, value)
     return Question(
         interrupt_id=interrupt_id,
-        kind=_question_kind(kind, value),
+        kind=asked,
         title=_title(value),
         packet=packet_text(value),
         schema=schema,
-        expires_in=_span(value.get("expires_in_s")) if isinstance(value, Mapping) else None,
+        expires_in=_span(value.get("expires_in_s")) if asked == "approval" and isinstance(value, Mapping) else None,
     )
 
 

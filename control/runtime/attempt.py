@@ -1,9 +1,9 @@
 """One attempt: drive a claimed run until it ends, stops, fails, or the claim is lost.
 
-Where to enter is read from the rows, never remembered: a run that has committed nothing gets its input; one that has goes
-on from its head, with the recorded answers delivered by interrupt id, strictly, and never by `invoke(None)` alone where a
-plain answer lies on the head (it would be given to whatever asks next). How it ended is read from the rows as well. The
-ending names the version of the facts it was decided on; if a command came between, it is decided again.
+Where to enter is read from the rows, never remembered: a run that has committed nothing gets its input; one that has
+goes on from its head, with the recorded answers delivered by interrupt id, strictly, and never by `invoke(None)` alone
+where a plain answer lies on the head (it would be given to whatever asks next). How it ended is read from the rows as
+well. The ending names the version of the facts it was decided on; if a command came between, it is decided again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
@@ -35,13 +35,16 @@ from control.store import questions, runs
 from control.store.checkpoints import heads
 from control.store.claims import Claimed
 from control.store.database import Database
-from control.store.flush import CLAIM_LOST, DATABASE_AWAY, RUN_MOVED, Flusher
+from control.store.errors import DATABASE_AWAY
+from control.store.flush import CLAIM_LOST, RUN_MOVED, Flusher
 from control.store.item import Ending, Fence, Item
 from control.store.saver import ControlSaver
 from control.store.tenure import TENURE, Tenure
 
 PLAIN_ANSWER: Final = Problem(
-    code="plain-answer-recorded", status=409, title="An answer without an address lies on the thread",
+    code="plain-answer-recorded",
+    status=409,
+    title="An answer without an address lies on the thread",
     next_step="Rewind the run to its head, which drops it; then answer the question that is open.",
 )
 
@@ -85,7 +88,6 @@ class Tools:
     flusher: Flusher
     crash_limit: int
     cancel_grace_s: float
-    executor_threads: Callable[[], int] = lambda: 0
 
 
 @dataclass(eq=False)
@@ -104,8 +106,12 @@ class Attempt:
 
     def __post_init__(self) -> None:
         self.tenure = Tenure(
-            self.fence, actor=f"worker:{self.fence.worker_id}", branch=self.claimed.branch,
-            parts=tuple(self.claimed.parts), cheap=self.workflow.cheap, on_lost=self._lost,
+            self.fence,
+            actor=f"worker:{self.fence.worker_id}",
+            branch=self.claimed.branch,
+            parts=tuple(self.claimed.parts),
+            cheap=self.workflow.cheap,
+            on_lost=self._lost,
             untouched=self.claimed.epoch == 1 and self.claimed.fresh_thread,
         )
 
@@ -123,7 +129,9 @@ class Attempt:
             await self._broke(error, delivering)
 
     async def _recorded_at_once(self) -> bool:
-        """Record a certain end on the facts that the claim returned, without reading them again. False where they moved."""
+        """Record a certain end on the facts that the claim returned, without reading them again. False where they
+        moved.
+        """
         self.ending = True
         if self.tenure.unwritten or self.tenure.asked:
             return False
@@ -199,7 +207,10 @@ class Attempt:
             body = {"digest": self.workflow.digest, "from": run.graph_digest}
             adopted = replace(run, graph_digest=self.workflow.digest)
             await runs.save_run(
-                conn, adopted, [("adopted", self.tenure.actor, body)], at=await runs.now(conn),
+                conn,
+                adopted,
+                [("adopted", self.tenure.actor, body)],
+                at=await runs.now(conn),
                 crash_limit=self.tools.crash_limit,
             )
         return None
@@ -251,12 +262,18 @@ class Attempt:
         given = self.claimed.config
         return {
             "configurable": {
-                **given.get("configurable", {}), "thread_id": self.claimed.thread_id,
-                TENURE: self.tenure, _STRICT: True, BRANCH: self.claimed.branch,
+                **given.get("configurable", {}),
+                "thread_id": self.claimed.thread_id,
+                TENURE: self.tenure,
+                _STRICT: True,
+                BRANCH: self.claimed.branch,
             },
             "metadata": {
-                **given.get("metadata", {}), "run_id": str(self.claimed.run_id), "tenant": self.claimed.tenant,
-                "epoch": self.claimed.epoch, "graph_digest": self.workflow.digest,
+                **given.get("metadata", {}),
+                "run_id": str(self.claimed.run_id),
+                "tenant": self.claimed.tenant,
+                "epoch": self.claimed.epoch,
+                "graph_digest": self.workflow.digest,
             },
             "recursion_limit": given.get("recursion_limit", 1000),
         }
@@ -277,15 +294,23 @@ class Attempt:
                     raise
 
     async def _finished(self) -> None:
-        """Record that the graph returned with nothing left to do. The facts are those the claim returned, if they stand."""
+        """Record that the graph returned with nothing left to do. The facts are those the claim returned, if they
+        stand.
+        """
         done = Facts(
-            created_at=self.claimed.created_at, execution=Execution.FINISHED,
+            created_at=self.claimed.created_at,
+            execution=Execution.FINISHED,
             outcome=Outcome(OutcomeKind.COMPLETED, self.claimed.created_at),
             shortfalls=self.claimed.shortfalls + self.tenure.shortfalls,
         )
         ending = Ending(
-            version=self.claimed.version, outcome=OutcomeKind.COMPLETED, execution=Execution.FINISHED,
-            status=index(done).status, due_at=None, closed=True, retries=0,
+            version=self.claimed.version,
+            outcome=OutcomeKind.COMPLETED,
+            execution=Execution.FINISHED,
+            status=index(done).status,
+            due_at=None,
+            closed=True,
+            retries=0,
         )
         await self._write(ending, delivered=set())
 
@@ -301,9 +326,17 @@ class Attempt:
         settled = replace(asked, ready=0 if not delivering else _still(asked.ready, delivering, pending))
         indexed = index(runs.facts_of(after, settled, crash_limit=self.tools.crash_limit))
         ending = Ending(
-            version=run.version, outcome=str(after.outcome), execution=after.execution, status=indexed.status,
-            due_at=indexed.due_at, closed=indexed.status in TERMINAL, retries=after.retries,
-            failure_class=after.failure_class, failure=after.failure, retry_at=after.retry_at, fit=after.fit,
+            version=run.version,
+            outcome=str(after.outcome),
+            execution=after.execution,
+            status=indexed.status,
+            due_at=indexed.due_at,
+            closed=indexed.status in TERMINAL,
+            retries=after.retries,
+            failure_class=after.failure_class,
+            failure=after.failure,
+            retry_at=after.retry_at,
+            fit=after.fit,
             pending=pending,
         )
         await self._write(ending, delivered=set(delivering) - set(pending))
@@ -333,10 +366,17 @@ class Attempt:
         if failed and ended.failure:
             retry_at = next_retry(_RETRY_POLICY, ended.failure, run.retries, now=now, jitter=random.random())
         return replace(
-            run, worker_id=None, claimed_at=None, execution=head.state, outcome=ended.kind, outcome_at=now,
+            run,
+            worker_id=None,
+            claimed_at=None,
+            execution=head.state,
+            outcome=ended.kind,
+            outcome_at=now,
             failure_class=ended.failure if failed else None,
             failure={"error": self._redacted(ended.error)} if failed else None,
-            retry_at=retry_at, retries=run.retries + (retry_at is not None) if failed else 0, fit=ended.fit,
+            retry_at=retry_at,
+            retries=run.retries + (retry_at is not None) if failed else 0,
+            fit=ended.fit,
         )
 
     def _redacted(self, error: str | None) -> str:

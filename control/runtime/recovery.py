@@ -41,8 +41,15 @@ class Recovery:
             begun = head.metadata.get("run_id") == str(run.run_id) or run.workflow is None
             delivered = await questions.settle(conn, run, pending=[q.id for q in head.open] if begun else [], at=at)
             lost = replace(
-                run, worker_id=None, claimed_at=None, crashes=run.crashes + 1, takeovers=run.takeovers + 1,
-                execution=head.state if begun else "none", outcome=OutcomeKind.LOST, outcome_at=at, failure=None,
+                run,
+                worker_id=None,
+                claimed_at=None,
+                crashes=run.crashes + 1,
+                takeovers=run.takeovers + 1,
+                execution=head.state if begun else "none",
+                outcome=OutcomeKind.LOST,
+                outcome_at=at,
+                failure=None,
                 failure_class=None,
             )
             body = {"worker": str(orphan.worker_id), "why": orphan.why, "execution": str(lost.execution)}
@@ -51,13 +58,13 @@ class Recovery:
             return True
 
     async def wake(self, tenant: str, run_id: UUID) -> bool:
-        """Bring about what a run's clock says: fire its timers, make its retry or its start ready."""
+        """Bring about what a run's clock says: fire its timers, expire its approvals, make its retry or start ready."""
         async with self._database.scope("control_flush", tenant) as conn:
             run = await runs.lock_run_if_free(conn, tenant, run_id)
             at = await runs.now(conn)
             if run is None or run.worker_id is not None or run.due_at is None or run.due_at > at:
                 return False
-            entries = await questions.fire(conn, run, at=at)
+            entries = [*await questions.fire(conn, run, at=at), *await questions.expire(conn, run, at=at)]
             woken = replace(run, woken_at=at) if entries else run
             if run.retry_at and run.retry_at <= at:
                 woken = replace(woken, retry_at=None, outcome=None, outcome_at=None, woken_at=at)

@@ -1,12 +1,12 @@
 """A worker: claims runs and drives many of them at once, on one event loop.
 
-It lives in the eyes of its peers while its session holds a lock (`store.session`). It claims when it is told of work, when
-a slot becomes free, and at a slow poll. It sweeps for runs whose worker is gone and for timers that are due, reads the
-orders that stand against its own runs, and stops attempts whose claim it has lost. Synchronous nodes run in a pool of
-threads of their own: they cannot be cancelled, so they are fenced and counted.
+It lives in the eyes of its peers while its session holds a lock (`store.session`). It claims when it is told of work,
+when a slot becomes free, and at a slow poll. It sweeps for runs whose worker is gone and for timers that are due, reads
+the orders that stand against its own runs, and stops attempts whose claim it has lost. Synchronous nodes run in a pool
+of threads of their own: they cannot be cancelled, so they are fenced and counted.
 
-`drain` stops claiming and asks each run to stop at its next step boundary; what has not stopped when the grace is over is
-left to the peers, who find the session's lock free.
+`drain` stops claiming and asks each run to stop at its next step boundary; what has not stopped when the grace is over
+is left to the peers, who find the session's lock free.
 """
 
 from __future__ import annotations
@@ -66,8 +66,12 @@ class Worker:
         self._claiming: AsyncConnection[Any] | None = None
         self._sweeping: AsyncConnection[Any] | None = None
         self._session = Session(
-            database.address.session("control_claim"), "worker", timedelta(seconds=pace.lease_s),
-            digests=[w.digest for w in workflows.values()], on_notify=self._notified, on_lost=self._session_lost,
+            database.address.session("control_claim"),
+            "worker",
+            timedelta(seconds=pace.lease_s),
+            digests=[w.digest for w in workflows.values()],
+            on_notify=self._notified,
+            on_lost=self._session_lost,
             on_back=self._session_back,
         )
         self._holdings = Holdings(self.worker_id, list(workflows), [w.digest for w in workflows.values()])

@@ -1,8 +1,8 @@
 """The workflows of this process: the graphs that `langgraph.json` names, loaded and described.
 
-A graph is an object of a module (`./graphs/loan.py:graph`): a compiled graph, a builder, or a function without arguments
-that returns either. Its digest stands for its shape (nodes, triggers, channels, breakpoints), so that a run is continued
-by a version that it fits; code inside a node may change without a new digest.
+A graph is an object of a module (`./graphs/loan.py:graph`): a compiled graph, a builder, or a function without
+arguments that returns either. Its digest stands for its shape (nodes, triggers, channels, breakpoints), so that a run
+is continued by a version that it fits; code inside a node may change without a new digest.
 """
 
 from __future__ import annotations
@@ -28,19 +28,27 @@ from pydantic.errors import PydanticSchemaGenerationError
 from control.core.problem import Problem
 
 CONFIG_UNREADABLE: Final = Problem(
-    code="config-unreadable", status=500, title="The file that names the workflows cannot be used",
+    code="config-unreadable",
+    status=500,
+    title="The file that names the workflows cannot be used",
     next_step="Correct it, or name another with CONTROL_CONFIG; its format is that of langgraph.json.",
 )
 GRAPH_UNLOADABLE: Final = Problem(
-    code="graph-unloadable", status=500, title="A workflow cannot be loaded",
+    code="graph-unloadable",
+    status=500,
+    title="A workflow cannot be loaded",
     next_step="Correct the module or its entry in langgraph.json (path/to/file.py:name).",
 )
 UNKNOWN_WORKFLOW: Final = Problem(
-    code="unknown-workflow", status=404, title="There is no such workflow",
+    code="unknown-workflow",
+    status=404,
+    title="There is no such workflow",
     next_step="Name one of those in langgraph.json, or add it there.",
 )
 INVALID_INPUT: Final = Problem(
-    code="invalid-input", status=422, title="The input does not fit the workflow",
+    code="invalid-input",
+    status=422,
+    title="The input does not fit the workflow",
     next_step="Send an input that matches the workflow's input schema.",
 )
 
@@ -158,7 +166,9 @@ def _allowed(graph: Pregel[Any, Any, Any, Any]) -> set[tuple[str, ...]]:
     """The types that the graph's own schemas name, and so may be stored and read back."""
     graphs = [graph, *(child for _, child in graph.get_subgraphs(recurse=True))]
     schemas = [schema for g in graphs if isinstance(g, CompiledStateGraph) for schema in g.builder.schemas]
-    channels = {f"{i}.{name}": c for i, g in enumerate(graphs) if isinstance(g, Pregel) for name, c in g.channels.items()}
+    channels = {
+        f"{i}.{name}": c for i, g in enumerate(graphs) if isinstance(g, Pregel) for name, c in g.channels.items()
+    }
     return build_serde_allowlist(schemas=schemas, channels=channels)
 
 

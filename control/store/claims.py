@@ -82,8 +82,11 @@ class Holdings:
 async def claim(conn: AsyncConnection[Any], holdings: Holdings, *, free: int) -> list[Claimed]:
     """Claim up to `free` runs. `conn`: the claim role, in autocommit; the statement commits by itself."""
     params = {
-        "worker_id": holdings.worker_id, "workflows": list(holdings.workflows), "digests": list(holdings.digests),
-        "free": free, "actor": f"worker:{holdings.worker_id}",
+        "worker_id": holdings.worker_id,
+        "workflows": list(holdings.workflows),
+        "digests": list(holdings.digests),
+        "free": free,
+        "actor": f"worker:{holdings.worker_id}",
     }
     async with conn.cursor(row_factory=class_row(Claimed)) as cursor:
         return await (await cursor.execute(_SQL["claim"], params)).fetchall()
@@ -131,7 +134,13 @@ async def workers(conn: AsyncConnection[Any]) -> list[dict[str, Any]]:
 def mark_blocking(conninfo: str, fence: Fence, node: str) -> None:
     """Name the node of a run that holds the event loop; shown until the run makes progress. Blocks: for a thread."""
     with psycopg.connect(conninfo, autocommit=True, connect_timeout=5) as conn:
-        conn.execute(_SQL["mark_blocking"], {
-            "tenant": fence.tenant, "run_id": fence.run_id, "epoch": fence.epoch, "worker_id": fence.worker_id,
-            "node": node,
-        })
+        conn.execute(
+            _SQL["mark_blocking"],
+            {
+                "tenant": fence.tenant,
+                "run_id": fence.run_id,
+                "epoch": fence.epoch,
+                "worker_id": fence.worker_id,
+                "node": node,
+            },
+        )

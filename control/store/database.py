@@ -20,21 +20,18 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from control.core.problem import Problem
 from control.store import arrays
-from control.store.flush import DATABASE_AWAY
+from control.store.errors import READ_ONLY, refusal
 from control.store.migrations import check_current
 from control.store.sql import read
 
 Role = Literal["control_command", "control_flush", "control_claim"]
 
 POOLER: Final = Problem(
-    code="address-is-a-pooler", status=503, title="The database address leads to a connection pooler",
-    next_step="Set DATABASE_DIRECT_URL to the server's own address; locks and notifications need a session of their own.",
+    code="address-is-a-pooler",
+    status=503,
+    title="The database address leads to a connection pooler",
+    next_step="Set DATABASE_DIRECT_URL to the server's own address; locks and notifications need a session there.",
 )
-READ_ONLY: Final = Problem(
-    code="database-read-only", status=503, title="The database takes no writes",
-    next_step="Point DATABASE_URL at the primary, or end its read-only mode. Nothing was changed.",
-)
-
 _SQL: Final = read("runs")
 _SCHEMA: Final = read("schema")
 _SESSION_OPTIONS: Final = "-c plan_cache_mode=force_generic_plan"
@@ -92,24 +89,24 @@ class Database:
 
     @asynccontextmanager
     async def scope(self, role: Role, tenant: str) -> AsyncIterator[AsyncConnection[Any]]:
-        """A transaction that acts as the role and sees this tenant alone. Raises `database-away`, `database-read-only`."""
+        """A transaction that acts as the role and sees this tenant alone. Raises what `store.errors` makes of the
+        driver's.
+        """
         pool = self._flushes if role == "control_flush" else self._commands
         try:
             async with pool.connection() as conn, conn.transaction():
                 await conn.execute(_SQL["scope"], {"role": role, "tenant": tenant})
                 yield conn
-        except (PoolTimeout, psycopg.OperationalError) as error:
-            raise DATABASE_AWAY.because(f"{_first_line(error)}.") from error
-        except psycopg.errors.ReadOnlySqlTransaction as error:
-            raise READ_ONLY.because(f"{_first_line(error)}.") from error
+        except (PoolTimeout, psycopg.Error) as error:
+            raise refusal(error) or error from error
 
     async def _check(self) -> None:
         try:
             async with await AsyncConnection.connect(self.address.direct, autocommit=True, connect_timeout=5) as conn:
                 await _check_direct(conn)
                 await _check_schema(conn)
-        except psycopg.OperationalError as error:
-            raise DATABASE_AWAY.because(f"{_first_line(error)}.") from error
+        except psycopg.Error as error:
+            raise refusal(error) or error from error
 
 
 async def _check_direct(conn: AsyncConnection[Any]) -> None:
@@ -130,14 +127,15 @@ async def _check_schema(conn: AsyncConnection[Any]) -> None:
 
 def _pool(conninfo: str, size: int) -> AsyncConnectionPool[AsyncConnection[Any]]:
     return AsyncConnectionPool(
-        conninfo, min_size=1, max_size=size, open=False, timeout=10, configure=_configure,
+        conninfo,
+        min_size=1,
+        max_size=size,
+        open=False,
+        timeout=10,
+        configure=_configure,
         kwargs={"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row},
     )
 
 
 async def _configure(conn: AsyncConnection[Any]) -> None:
     arrays.register(conn)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

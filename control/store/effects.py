@@ -63,10 +63,11 @@ class Effects:
         tenure = await self._saver.tenure(config)
         known = await self._read(tenure, key)
         assert known is not None, f"effect {key} ends without having begun"
-        stored = self._saver.serde.dumps_typed(outcome) if state == "done" else (None, None)
+        kept = self._saver.serde.dumps_typed(outcome) if state == "done" else (None, None)
         safe_error = self._saver.serde.redact_text(error).replace("\0", "\\0") if error else None
         await self._write(
-            tenure, EffectRow(key, known["name"], known["kind"], state, known["calls"], *stored, how, safe_error)
+            tenure,
+            EffectRow(key, known["name"], known["kind"], state, known["calls"], kept[0], kept[1], how, safe_error),
         )
 
     async def _write(self, tenure: Tenure, row: EffectRow) -> None:

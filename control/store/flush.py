@@ -23,26 +23,22 @@ from uuid import UUID, uuid4
 import psycopg
 
 from control.core.problem import Problem
+from control.store.errors import DATABASE_AWAY, lost, refusal, told
 from control.store.item import Batch, Item
 from control.store.sql import read
 
 CLAIM_LOST: Final = Problem(
-    code="claim-lost", status=409, title="This worker no longer holds the run",
+    code="claim-lost",
+    status=409,
+    title="This worker no longer holds the run",
     next_step="Stop and discard the result; a newer attempt owns the run.",
 )
 RUN_MOVED: Final = Problem(
-    code="run-moved", status=409, title="The run changed while this was being decided",
+    code="run-moved",
+    status=409,
+    title="The run changed while this was being decided",
     next_step="Read its facts again and decide again.",
 )
-NOT_STORABLE: Final = Problem(
-    code="value-not-storable", status=422, title="The database refuses a value of this run",
-    next_step="Remove what it names (often a NUL character in a text) from the graph's state.",
-)
-DATABASE_AWAY: Final = Problem(
-    code="database-away", status=503, title="The database cannot be reached",
-    next_step="Start it, or correct DATABASE_URL. Nothing was lost: what was committed stands, the rest is done again.",
-)
-
 _SQL: Final = read("flush")
 _RETRY_S: Final = (0.02, 0.05, 0.1, 0.2, 0.4)  # then the last one again, until the patience ends
 _log: Final = logging.getLogger(__name__)
@@ -64,7 +60,8 @@ class Flusher:
         self._batch_limit = batch_limit
         self._room = asyncio.Semaphore(queue_limit)
         self._queue: deque[Item] = deque()
-        self._filled = asyncio.Event()
+        self._filled, self._drained = asyncio.Event(), asyncio.Event()
+        self._drained.set()
         self._conn: psycopg.AsyncConnection[Any] | None = None
         self._tenants: list[str] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -75,9 +72,8 @@ class Flusher:
         self._task = asyncio.create_task(self._run(), name="flusher")
 
     async def stop(self) -> None:
-        """Write what is queued, then close. Later writes are refused by the event loop's end, not silently kept."""
-        while self._queue or not self._idle:
-            await asyncio.sleep(0.005)
+        """Write what is queued, then close."""
+        await self._drained.wait()
         if self._task:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -97,11 +93,8 @@ class Flusher:
         """Queue the item; `item.written` tells what became of it. Waits only while the queue is full."""
         await self._room.acquire()
         self._queue.append(item)
+        self._drained.clear()
         self._filled.set()
-
-    @property
-    def _idle(self) -> bool:
-        return not self._filled.is_set()
 
     async def _run(self) -> None:
         while True:
@@ -111,6 +104,7 @@ class Flusher:
                 await self._flush(batch)
             if not self._queue:
                 self._filled.clear()
+                self._drained.set()
 
     def _take(self) -> list[Item]:
         return [self._queue.popleft() for _ in range(min(self._batch_limit, len(self._queue)))]
@@ -119,7 +113,6 @@ class Flusher:
         try:
             verdicts = await self._persist(Batch.of(items))
         except psycopg.Error as error:
-            self._tenants = None  # a refused statement takes the setting back with it
             await self._isolate(items, error)
         else:
             self._settle(items, verdicts)
@@ -127,10 +120,10 @@ class Flusher:
     async def _isolate(self, items: list[Item], error: psycopg.Error) -> None:
         """One run's value was refused, and with it the whole statement: find it by writing each run alone."""
         groups = Batch.of(items).groups
-        if isinstance(error, psycopg.OperationalError):
-            self._fail(items, DATABASE_AWAY.because(f"It has been away for {self._patience_s:g} s."))
+        if lost(error):
+            self._fail(items, DATABASE_AWAY.because(f"It has been away for {self._patience_s:g} s: {told(error)}."))
         elif len(groups) == 1:
-            self._fail(items, NOT_STORABLE.because(f"{error.diag.message_primary or error}.", sqlstate=error.sqlstate))
+            self._fail(items, refusal(error) or error)
         else:
             for group in groups.values():
                 await self._flush(group)
@@ -170,11 +163,11 @@ class Flusher:
             try:
                 conn = await self._connection()
                 return await self._commit(conn, batch, flush)
-            except psycopg.OperationalError as error:
-                self._tenants = None
-                if asyncio.get_running_loop().time() > deadline:
+            except psycopg.Error as error:
+                self._tenants = None  # a refused statement takes the setting back with it
+                if not lost(error) or asyncio.get_running_loop().time() > deadline:
                     raise
-                _log.warning("flush %s will be tried again: %s", flush, str(error).strip().splitlines()[:1])
+                _log.warning("flush %s will be tried again: %s", flush, told(error))
                 await asyncio.sleep(_RETRY_S[min(tries, len(_RETRY_S) - 1)])
                 tries += 1
 
@@ -191,8 +184,10 @@ class Flusher:
         rare = [
             (_SQL[name], params | {"flush": flush, "tenants": tenants})
             for name, params in (
-                ("open_approvals", batch.approvals()), ("open_waits", batch.waits()),
-                ("write_effects", batch.effects()), ("settle", batch.settled()),
+                ("open_approvals", batch.approvals()),
+                ("open_waits", batch.waits()),
+                ("write_effects", batch.effects()),
+                ("settle", batch.settled()),
             )
             if params
         ]

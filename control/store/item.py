@@ -18,7 +18,7 @@ PARTS_SEPARATOR = "\x1f"
 
 
 class Fence(NamedTuple):
-    """What a write is checked against: it lands only while this worker holds this run, on this thread, in this epoch."""
+    """What a write is checked against: it lands while this worker holds this run, on this thread, in this epoch."""
 
     tenant: str
     run_id: UUID
@@ -146,9 +146,19 @@ class Batch:
     def approvals(self) -> dict[str, Any] | None:
         """The parameters of `open_approvals`, or None where nothing is asked."""
         rows = [
-            (str(fence.run_id), q.interrupt_id, a.checkpoint_id, a.node, q.kind, q.title, q.packet, _json(q.schema),
-             _text(q.expires_in))
-            for fence, a in self._asked() if isinstance(q := a.question, Question)
+            (
+                str(fence.run_id),
+                q.interrupt_id,
+                a.checkpoint_id,
+                a.node,
+                q.kind,
+                q.title,
+                q.packet,
+                _json(q.schema),
+                _text(q.expires_in),
+            )
+            for fence, a in self._asked()
+            if isinstance(q := a.question, Question)
         ]
         names = ("run", "interrupt", "checkpoint", "node", "kind", "title", "packet", "schema", "expires_in")
         return self._rare(names, rows)
@@ -156,8 +166,18 @@ class Batch:
     def waits(self) -> dict[str, Any] | None:
         """The parameters of `open_waits`, or None where nothing is awaited."""
         rows = [
-            (str(fence.run_id), s.interrupt_id, a.checkpoint_id, a.node, s.kind, _text(s.due_at), _text(s.span), s.signal)
-            for fence, a in self._asked() if isinstance(s := a.question, Suspension)
+            (
+                str(fence.run_id),
+                s.interrupt_id,
+                a.checkpoint_id,
+                a.node,
+                s.kind,
+                _text(s.due_at),
+                _text(s.span),
+                s.signal,
+            )
+            for fence, a in self._asked()
+            if isinstance(s := a.question, Suspension)
         ]
         names = ("run", "interrupt", "checkpoint", "node", "kind", "due_at", "span", "signal")
         return self._rare(names, rows)
@@ -165,9 +185,21 @@ class Batch:
     def effects(self) -> dict[str, Any] | None:
         """The parameters of `write_effects`. Of two writes of one effect the later stands."""
         rows = {
-            (fence.run_id, e.key): (str(fence.run_id), e.key, e.name, e.kind, e.state, str(e.calls), e.outcome_type,
-                                    e.outcome, e.how, e.error)
-            for fence, items in self.groups.items() for item in items for e in item.effects
+            (fence.run_id, e.key): (
+                str(fence.run_id),
+                e.key,
+                e.name,
+                e.kind,
+                e.state,
+                str(e.calls),
+                e.outcome_type,
+                e.outcome,
+                e.how,
+                e.error,
+            )
+            for fence, items in self.groups.items()
+            for item in items
+            for e in item.effects
         }
         names = ("run", "key", "name", "kind", "state", "calls", "outcome_type", "outcome", "how", "error")
         return self._rare(names, list(rows.values()))
@@ -176,7 +208,9 @@ class Batch:
         """The parameters of `settle`, or None where no attempt ends."""
         rows = [
             (str(fence.run_id), ",".join(item.ending.pending))
-            for fence, items in self.groups.items() for item in items if item.ending
+            for fence, items in self.groups.items()
+            for item in items
+            if item.ending
         ]
         return self._rare(("run", "pending"), rows)
 
@@ -187,7 +221,9 @@ class Batch:
         if not rows:
             return None
         columns = zip(*rows, strict=True)
-        return {name: (Blobs if name == "outcome" else Texts)(column) for name, column in zip(names, columns, strict=True)}
+        return {
+            name: (Blobs if name == "outcome" else Texts)(column) for name, column in zip(names, columns, strict=True)
+        }
 
 
 _CHECKPOINT = ("ns", "id", "parent", "checkpoint", "metadata")
@@ -197,7 +233,7 @@ _Numbered = list[tuple[int, list[Item]]]
 
 
 def _rows(numbered: _Numbered, kind: str, key: Any) -> list[tuple[Any, ...]]:
-    """(run's number, *row) of every row; of two with one key the later stands, since a statement may not write twice."""
+    """(run's number, *row) of each row; of two with one key the later stands: a statement may not write a row twice."""
     latest = {(i, *key(row)): (i, *row) for i, items in numbered for item in items for row in getattr(item, kind)}
     return list(latest.values())
 
@@ -205,7 +241,9 @@ def _rows(numbered: _Numbered, kind: str, key: Any) -> list[tuple[Any, ...]]:
 def _entries(numbered: _Numbered) -> list[tuple[Any, ...]]:
     return [
         (i, kind, actor, canonical(body).decode())
-        for i, items in numbered for item in items for kind, actor, body in item.entries
+        for i, items in numbered
+        for item in items
+        for kind, actor, body in item.entries
     ]
 
 
@@ -225,8 +263,26 @@ def _run_columns(groups: dict[Fence, list[Item]]) -> dict[str, Texts]:
 
 
 _RUN = (
-    "tenant", "run", "thread", "epoch", "worker", "head", "step", "parts", "shortfalls", "version", "outcome", "execution",
-    "failure_class", "failure", "retry_at", "retries", "fit", "status", "due_at", "closed",
+    "tenant",
+    "run",
+    "thread",
+    "epoch",
+    "worker",
+    "head",
+    "step",
+    "parts",
+    "shortfalls",
+    "version",
+    "outcome",
+    "execution",
+    "failure_class",
+    "failure",
+    "retry_at",
+    "retries",
+    "fit",
+    "status",
+    "due_at",
+    "closed",
 )
 
 
@@ -235,8 +291,14 @@ def _run_row(fence: Fence, items: list[Item]) -> tuple[Any, ...]:
     parts = [item.parts for item in items if item.parts is not None]
     head = heads[-1] if heads else (None, None)
     return (
-        fence.tenant, fence.run_id, fence.thread_id, fence.epoch, fence.worker_id, *head,
-        PARTS_SEPARATOR.join(parts[-1]) if parts else None, sum(item.shortfalls for item in items),
+        fence.tenant,
+        fence.run_id,
+        fence.thread_id,
+        fence.epoch,
+        fence.worker_id,
+        *head,
+        PARTS_SEPARATOR.join(parts[-1]) if parts else None,
+        sum(item.shortfalls for item in items),
         *_ending_row(next((item.ending for item in items if item.ending), None)),
     )
 
@@ -245,8 +307,17 @@ def _ending_row(ending: Ending | None) -> tuple[Any, ...]:
     if ending is None:
         return (None,) * 11
     return (
-        ending.version, ending.outcome, ending.execution, ending.failure_class, _json(ending.failure), ending.retry_at,
-        ending.retries, ending.fit, ending.status, ending.due_at, ending.closed,
+        ending.version,
+        ending.outcome,
+        ending.execution,
+        ending.failure_class,
+        _json(ending.failure),
+        ending.retry_at,
+        ending.retries,
+        ending.fit,
+        ending.status,
+        ending.due_at,
+        ending.closed,
     )
 
 

@@ -10,16 +10,19 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha256
 from typing import Any, Final
 
 from psycopg import AsyncConnection
 from psycopg.rows import class_row, dict_row
 
+from control.core.answer import Word, resume_value
 from control.store.runs import Entry, Run
 from control.store.sql import read
 
 _APPROVALS: Final = read("approvals")
 _WAITS: Final = read("waits")
+EXPIRED: Final = "Nobody answered in time."
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,22 +57,49 @@ async def open_approvals(conn: AsyncConnection[Any], run: Run) -> list[Approval]
     """The questions nobody has answered, oldest first."""
     async with conn.cursor(row_factory=dict_row) as cursor:
         rows = await (await cursor.execute(_APPROVALS["open"], _key(run))).fetchall()
-    undecided = dict.fromkeys(("decision", "answer", "note", "decided_by", "decided_at", "delivered_at"))
+    undecided: dict[str, Any] = dict.fromkeys(
+        ("decision", "answer", "note", "decided_by", "decided_at", "delivered_at")
+    )
     return [Approval(**row, **undecided) for row in rows]
 
 
 async def decide(
-    conn: AsyncConnection[Any], run: Run, interrupt_id: str, *,
-    decision: str, answer: str | None, note: str | None, by: str, at: datetime,
+    conn: AsyncConnection[Any],
+    run: Run,
+    interrupt_id: str,
+    *,
+    decision: str,
+    answer: str | None,
+    note: str | None,
+    by: str,
+    at: datetime,
 ) -> bool:
     """Record the one decision of a question. False where it has one already."""
     params = _key(run, interrupt_id=interrupt_id, decision=decision, answer=answer, note=note, by=by, at=at)
     return await (await conn.execute(_APPROVALS["decide"], params)).fetchone() is not None
 
 
-async def withdraw(
-    conn: AsyncConnection[Any], run: Run, *, keep: Sequence[str], why: str, at: datetime
-) -> list[Entry]:
+async def expire(conn: AsyncConnection[Any], run: Run, *, at: datetime) -> list[Entry]:
+    """Reject the approvals that nobody decided in time: silence is a no. Returns the ledger's entries."""
+    async with conn.cursor(row_factory=dict_row) as cursor:
+        rows = await (await cursor.execute(_APPROVALS["expired"], _key(run, at=at))).fetchall()
+    entries: list[Entry] = []
+    for row in rows:
+        value = resume_value(json.loads(row["packet"]), Word.REJECTED, None, note=EXPIRED, by="clock", at=at)
+        answer = json.dumps(value, ensure_ascii=False)
+        key = row["interrupt_id"]
+        await decide(conn, run, key, decision=Word.REJECTED, answer=answer, note=EXPIRED, by="clock", at=at)
+        entries.append(decided(key, Word.REJECTED, answer, note=EXPIRED, by="clock"))
+    return entries
+
+
+def decided(interrupt_id: str, word: Word, answer: str, *, note: str | None, by: str) -> Entry:
+    """The ledger's entry for a decision; it holds the answer's digest."""
+    body = {"interrupt_id": interrupt_id, "decision": str(word), "digest": sha256(answer.encode()).hexdigest()}
+    return "decided", by, body | ({"note": note} if note else {})
+
+
+async def withdraw(conn: AsyncConnection[Any], run: Run, *, keep: Sequence[str], why: str, at: datetime) -> list[Entry]:
     """Close what the head no longer asks or waits for: everything but `keep`. Returns the ledger's entries."""
     gone: list[Entry] = []
     async with conn.cursor(row_factory=dict_row) as cursor:
@@ -77,13 +107,14 @@ async def withdraw(
             await cursor.execute(query, _key(run, keep=list(keep), at=at))
             gone += [
                 ("superseded", "control", {"interrupt_id": row["interrupt_id"], "why": why})
-                for row in await cursor.fetchall() if row["was_open"]
+                for row in await cursor.fetchall()
+                if row["was_open"]
             ]
     return gone
 
 
 async def settle(conn: AsyncConnection[Any], run: Run, *, pending: Sequence[str], at: datetime) -> list[str]:
-    """Mark as delivered what was answered or fired and is not pending on the head any more. Returns the interrupt ids."""
+    """Mark as delivered what was answered or fired and is no longer pending on the head. Returns the interrupt ids."""
     settled: list[str] = []
     async with conn.cursor(row_factory=dict_row) as cursor:
         for query in (_APPROVALS["settle"], _WAITS["settle"]):
@@ -92,9 +123,7 @@ async def settle(conn: AsyncConnection[Any], run: Run, *, pending: Sequence[str]
     return sorted(settled)
 
 
-async def add_signal(
-    conn: AsyncConnection[Any], run: Run, name: str, *, payload: str, by: str, at: datetime
-) -> None:
+async def add_signal(conn: AsyncConnection[Any], run: Run, name: str, *, payload: str, by: str, at: datetime) -> None:
     """Keep a signal until a wait of the run takes it."""
     await conn.execute(_WAITS["add_signal"], _key(run, name=name, payload=payload, by=by, at=at))
 
@@ -105,8 +134,10 @@ async def fire(conn: AsyncConnection[Any], run: Run, *, at: datetime) -> list[En
     async with conn.cursor(row_factory=dict_row) as cursor:
         for query in (_WAITS["fire_timers"], _WAITS["fire_signals"]):
             await cursor.execute(query, _key(run, at=at))
-            fired += [("fired", "clock" if row["kind"] == "timer" else "control", _fired(row))
-                      for row in await cursor.fetchall()]
+            fired += [
+                ("fired", "clock" if row["kind"] == "timer" else "control", _fired(row))
+                for row in await cursor.fetchall()
+            ]
     return fired
 
 

@@ -8,7 +8,7 @@ this way; only the saver's flush and the claim write a run without it, and each 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any, Final, Self
 from uuid import UUID
@@ -39,7 +39,9 @@ from control.store.arrays import Texts
 from control.store.sql import read
 
 NO_SUCH_RUN: Final = Problem(
-    code="no-such-run", status=404, title="There is no such run",
+    code="no-such-run",
+    status=404,
+    title="There is no such run",
     next_step="List the runs with `control runs`; a run of another tenant cannot be seen.",
 )
 
@@ -103,7 +105,8 @@ class Run:
     closed_at: datetime | None
 
     @classmethod
-    def of(cls, row: dict[str, Any]) -> Self:
+    def of(cls, row: Any) -> Self:
+        """From a row by column name."""
         return cls(**{f.name: row[f.name] for f in fields(cls)})
 
 
@@ -156,11 +159,13 @@ async def questions(conn: AsyncConnection[Any], run: Run) -> Questions:
     return Questions(
         asks=tuple(
             Ask(a["interrupt_id"], AskKind(a["kind"]), a["title"], a["node"], a["opened_at"], a["expires_at"])
-            for a in asks if not a["decided"]
+            for a in asks
+            if not a["decided"]
         ),
         waits=tuple(
             Wait(w["interrupt_id"], WaitKind(w["kind"]), w["node"], w["opened_at"], w["due_at"], w["signal"])
-            for w in waits if not w["fired"]
+            for w in waits
+            if not w["fired"]
         ),
         ready=sum(a["decided"] for a in asks) + sum(w["fired"] for w in waits),
     )
@@ -207,7 +212,12 @@ async def save_run(
     indexed = index(facts_of(run, asked, crash_limit=crash_limit))
     closed = (run.closed_at or at) if indexed.status in TERMINAL else None
     after = replace(
-        run, status=indexed.status, since=indexed.since, due_at=indexed.due_at, closed_at=closed, version=run.version + 1
+        run,
+        status=indexed.status,
+        since=indexed.since,
+        due_at=indexed.due_at,
+        closed_at=closed,
+        version=run.version + 1,
     )
     await append(conn, run, entries, at=at)
     values = {f.name: getattr(after, f.name) for f in fields(after)}

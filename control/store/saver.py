@@ -16,16 +16,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
-    ERROR,
-    INTERRUPT,
     WRITES_IDX_MAP,
     ChannelVersions,
     Checkpoint,
@@ -34,7 +33,7 @@ from langgraph.checkpoint.base import (
     get_serializable_checkpoint_metadata,
 )
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
-from langgraph.checkpoint.serde.types import _DeltaSnapshot
+from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, _DeltaSnapshot
 from langgraph.types import Interrupt
 from psycopg import AsyncConnection, AsyncCursor
 from psycopg.rows import DictRow, dict_row
@@ -48,8 +47,10 @@ from control.store.item import Asked, BlobRow, CheckpointRow, Item, WriteRow
 from control.store.serde import StrictSerializer
 from control.store.tenure import TENURE, Tenure
 
+T = TypeVar("T")
 _HANDLED: Final = "__error_source_node__"
 _NO_OUTPUT: Final = frozenset({ERROR, _HANDLED, INTERRUPT, *WRITES_IDX_MAP})
+_FOUND_BY: Final = frozenset({"source", "step", "parents", "run_id", "thread_id", "tenant", "epoch", "graph_digest"})
 _INLINE: Final = (str, int, float, bool, type(None))
 
 
@@ -96,10 +97,14 @@ class ControlSaver(AsyncPostgresSaver):
         if tenure is not None and tenure.untouched and tenure.fence.thread_id == config["configurable"]["thread_id"]:
             tenure.untouched = False
             return None
-        return await self._here(super().aget_tuple(config))  # type: ignore[no-any-return]
+        return await self._here(super().aget_tuple(config))
 
     async def aput(
-        self, config: RunnableConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata, new_versions: ChannelVersions
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """Commit a checkpoint and return the configuration that names it.
 
@@ -114,7 +119,11 @@ class ControlSaver(AsyncPostgresSaver):
         await self._here(self._put_writes(config, writes, task_id, task_path))
 
     async def _put(
-        self, config: RunnableConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata, new_versions: ChannelVersions
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
     ) -> RunnableConfig:
         tenure = await self.tenure(config)
         ns: str = config["configurable"].get("checkpoint_ns", "")
@@ -131,7 +140,9 @@ class ControlSaver(AsyncPostgresSaver):
         await self._write(tenure, item, acknowledge_early=cheap)
         return {
             "configurable": {
-                "thread_id": tenure.fence.thread_id, "checkpoint_ns": ns, "checkpoint_id": checkpoint["id"]
+                "thread_id": tenure.fence.thread_id,
+                "checkpoint_ns": ns,
+                "checkpoint_id": checkpoint["id"],
             }
         }
 
@@ -176,9 +187,14 @@ class ControlSaver(AsyncPostgresSaver):
                 continue
             tenure.asked.add(interrupt.id)
             schema = interrupt.response_schema if isinstance(interrupt.response_schema, dict) else None
-            asked = recognise(interrupt.id, interrupt.value, schema)
+            asked = self._redacted(recognise(interrupt.id, interrupt.value, schema))
             item.asked.append(Asked(asked, row.checkpoint_id, node))
             item.entries.append(_opened(asked, tenure, node))
+
+    def _redacted(self, asked: Question | Suspension) -> Question | Suspension:
+        if isinstance(asked, Suspension):
+            return asked
+        return replace(asked, title=self.serde.redact_text(asked.title), packet=self.serde.redact_json(asked.packet))
 
     def _item(self, tenure: Tenure) -> Item:
         return Item(tenure.fence, self.loop.create_future())
@@ -217,12 +233,16 @@ class ControlSaver(AsyncPostgresSaver):
         self, config: RunnableConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata, inline: dict[str, Any]
     ) -> CheckpointRow:
         configurable = config["configurable"]
-        stored = self.serde.redact_text(json.dumps({**checkpoint, "channel_values": inline}))
-        described = self.serde.redact_text(json.dumps(get_serializable_checkpoint_metadata(config, metadata)))
+        stored = json.dumps({**checkpoint, "channel_values": self.serde.redact(inline)})
+        described = json.dumps(self._described(get_serializable_checkpoint_metadata(config, metadata)))
         ns = configurable.get("checkpoint_ns", "")
         return CheckpointRow(ns, checkpoint["id"], configurable.get("checkpoint_id"), stored, described)
 
-    async def _here(self, coroutine: Any) -> Any:
+    def _described(self, metadata: CheckpointMetadata) -> dict[str, Any]:
+        """The metadata to store. What LangGraph and this saver find checkpoints by is never a secret."""
+        return {key: value if key in _FOUND_BY else self.serde.redact(value) for key, value in metadata.items()}
+
+    async def _here(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run on the saver's own loop, whichever loop the caller is on."""
         if asyncio.get_running_loop() is self.loop:
             return await coroutine
@@ -231,7 +251,7 @@ class ControlSaver(AsyncPostgresSaver):
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection[DictRow]]:
         """A connection that may read, of the flush role."""
-        async with self.conn.connection() as conn:  # type: ignore[union-attr]  # always a pool here
+        async with self.conn.connection() as conn:  # type: ignore[operator]  # always a pool here
             yield conn
 
     @asynccontextmanager
@@ -250,9 +270,10 @@ class ControlSaver(AsyncPostgresSaver):
         configurable = {"thread_id": value["thread_id"], "checkpoint_ns": value["checkpoint_ns"]}
         parent = value["parent_checkpoint_id"]
         values = {**(value["checkpoint"].get("channel_values") or {}), **self._load_blobs(value["channel_values"])}
+        checkpoint: Any = {**value["checkpoint"], "channel_values": values}
         return CheckpointTuple(
             config={"configurable": {**configurable, "checkpoint_id": value["checkpoint_id"]}},
-            checkpoint={**value["checkpoint"], "channel_values": values},
+            checkpoint=checkpoint,
             metadata=value["metadata"],
             parent_config={"configurable": {**configurable, "checkpoint_id": parent}} if parent else None,
             pending_writes=self._load_writes(value["pending_writes"]),

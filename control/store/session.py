@@ -1,9 +1,9 @@
 """A process's sign of life.
 
-A session of its own holds an advisory lock; when the process dies, the server's kernel closes the connection and the lock
-is free at once, so that peers take its runs over without waiting for a timeout. It runs in a thread, because an event loop
-that is busy with agents answers late, and lateness must not look like death. A slow lease, renewed by the same thread,
-covers what a lock cannot see: a frozen process, a lost machine, a cut network.
+A session of its own holds an advisory lock; when the process dies, the server's kernel closes the connection and the
+lock is free at once, so that peers take its runs over without waiting for a timeout. It runs in a thread, because an
+event loop that is busy with agents answers late, and lateness must not look like death. A slow lease, renewed by the
+same thread, covers what a lock cannot see: a frozen process, a lost machine, a cut network.
 
 The same session listens for notifications. If it is lost it is opened again at once; `on_lost` is told, since peers may
 have taken the runs meanwhile, and `on_back` when it is held again.
@@ -55,7 +55,7 @@ class Session:
     _conn: psycopg.Connection[Any] | None = None
 
     def start(self) -> None:
-        """Register, take the lock, and keep both from a thread. Raises what psycopg raises where the database is away."""
+        """Register, take the lock, and keep both from a thread. Raises what psycopg does where the database is away."""
         self._conn = self._open()
         self._thread = threading.Thread(target=self._keep, name="session", daemon=True)
         self._thread.start()
@@ -67,7 +67,9 @@ class Session:
             self._thread.join(timeout=_LISTEN_S * 4)
 
     def _open(self) -> psycopg.Connection[Any]:
-        conn = psycopg.connect(self.conninfo, autocommit=True, connect_timeout=5, keepalives_idle=5, tcp_user_timeout=8000)
+        conn = psycopg.connect(
+            self.conninfo, autocommit=True, connect_timeout=5, keepalives_idle=5, tcp_user_timeout=8000
+        )
         if not self._lock_id:
             self._lock_id = self._register(conn)
         held = conn.execute(_SQL["hold"], {"class": LOCK_CLASS, "lock_id": self._lock_id}).fetchone()
@@ -80,10 +82,17 @@ class Session:
         return conn
 
     def _register(self, conn: psycopg.Connection[Any]) -> int:
-        row = conn.execute(_SQL["register"], {
-            "worker_id": self.worker_id, "kind": self.kind, "host": socket.gethostname(), "pid": os.getpid(),
-            "digests": list(self.digests), "lease": self.lease,
-        }).fetchone()
+        row = conn.execute(
+            _SQL["register"],
+            {
+                "worker_id": self.worker_id,
+                "kind": self.kind,
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "digests": list(self.digests),
+                "lease": self.lease,
+            },
+        ).fetchone()
         assert row is not None
         return int(row[0])
 

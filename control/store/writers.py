@@ -1,8 +1,8 @@
 """Implicit claims: how a script, a notebook or `langgraph dev` writes through the saver without being a worker.
 
-The first write on a thread opens a run there (or goes on with the one that is open), under a claim of this process. Each
-write of the root graph is followed by a look at the rows: where nothing is left to run, the claim is let go and the run's
-status follows from what the rows say. A thread that a worker or another script holds is refused.
+The first write on a thread opens a run there (or goes on with the one that is open), under a claim of this process.
+Each write of the root graph is followed by a look at the rows: where nothing is left to run, the claim is let go and
+the run's status follows from what the rows say. A thread that a worker or another script holds is refused.
 """
 
 from __future__ import annotations
@@ -28,14 +28,11 @@ from control.store.sql import read
 from control.store.tenure import Tenure
 
 CLAIM_HELD: Final = Problem(
-    code="claim-held", status=409, title="Another process is working on this thread",
+    code="claim-held",
+    status=409,
+    title="Another process is working on this thread",
     next_step="Wait until it is done, cancel its run with `control cancel`, or use another thread.",
 )
-THREAD_TAKEN: Final = Problem(
-    code="thread-taken", status=409, title="The thread cannot be used",
-    next_step="Choose another thread id.",
-)
-
 _SQL: Final = read("runs")
 _GOES_ON: Final = frozenset({Execution.RUNNABLE, Execution.BARRIER})
 _OUTCOME: Final = {Execution.FINISHED: "completed", Execution.WAITING: "suspended"}
@@ -72,28 +69,34 @@ class ImplicitWriters:
         if not self._started:
             self._session.start()
             self._started = True
-        try:
-            async with self._database.scope("control_flush", self._tenant) as conn:
-                return await self._claim(conn, thread_id)
-        except psycopg.errors.UniqueViolation as error:
-            raise THREAD_TAKEN.because(f"{thread_id!r} belongs to somebody else.", thread=thread_id) from error
+        async with self._database.scope("control_flush", self._tenant) as conn:
+            return await self._claim(conn, thread_id)
 
     async def _claim(self, conn: psycopg.AsyncConnection[Any], thread_id: str) -> Tenure:
         at = await runs.now(conn)
         actor = f"script:{getpass.getuser()}"
         run, entries = await self._run_on(conn, thread_id, at=at, actor=actor)
         claimed = replace(
-            run, epoch=run.epoch + 1, worker_id=self._session.worker_id, claimed_at=at, progress_at=at, outcome=None,
-            outcome_at=None, retry_at=None,
+            run,
+            epoch=run.epoch + 1,
+            worker_id=self._session.worker_id,
+            claimed_at=at,
+            progress_at=at,
+            outcome=None,
+            outcome_at=None,
+            retry_at=None,
         )
         asked = await runs.questions(conn, run)
         await runs.append(conn, run, entries, at=at)
         await runs.save_run(conn, claimed, [], at=at, crash_limit=self._crash_limit)
         await runs.append(conn, claimed, [("claimed", actor, {"worker": str(self._session.worker_id)})], at=at)
         return Tenure(
-            Fence(run.tenant, run.run_id, thread_id, claimed.epoch, self._session.worker_id), actor,
-            branch=run.branch, parts=tuple(run.parts), implicit=True,
-            asked={q.interrupt_id for q in (*asked.asks, *asked.waits)},
+            Fence(run.tenant, run.run_id, thread_id, claimed.epoch, self._session.worker_id),
+            actor,
+            branch=run.branch,
+            parts=tuple(run.parts),
+            implicit=True,
+            asked={*(ask.interrupt_id for ask in asked.asks), *(wait.interrupt_id for wait in asked.waits)},
         )
 
     async def _run_on(
@@ -114,11 +117,24 @@ class ImplicitWriters:
     ) -> tuple[Run, list[Entry]]:
         run_id: UUID = uuid4()
         await conn.execute(_SQL["add_thread"], {"tenant": self._tenant, "thread_id": thread_id})
-        cursor = await conn.execute(_SQL["add"], {
-            "tenant": self._tenant, "run_id": run_id, "thread_id": thread_id, "workflow": None, "input": None,
-            "input_type": None, "config": psycopg.types.json.Jsonb({}), "priority": 0, "at": at, "created_by": actor,
-            "restarted_from": None, "not_before": None, "parts_total": None,
-        })
+        cursor = await conn.execute(
+            _SQL["add"],
+            {
+                "tenant": self._tenant,
+                "run_id": run_id,
+                "thread_id": thread_id,
+                "workflow": None,
+                "input": None,
+                "input_type": None,
+                "config": psycopg.types.json.Jsonb({}),
+                "priority": 0,
+                "at": at,
+                "created_by": actor,
+                "restarted_from": None,
+                "not_before": None,
+                "parts_total": None,
+            },
+        )
         row = await cursor.fetchone()
         body = {"workflow": None, "thread_id": thread_id, "priority": 0, "crash_limit": self._crash_limit}
         return Run.of(row), [("accepted", actor, body)]
@@ -131,8 +147,14 @@ class ImplicitWriters:
         outcome = _OUTCOME.get(head.state, "failed")
         error = head.errors[0] if head.errors else None
         ended = replace(
-            run, worker_id=None, claimed_at=None, execution=head.state, outcome=outcome, outcome_at=at,
-            failure_class="permanent" if outcome == "failed" else None, failure={"error": error} if error else None,
+            run,
+            worker_id=None,
+            claimed_at=None,
+            execution=head.state,
+            outcome=outcome,
+            outcome_at=at,
+            failure_class="permanent" if outcome == "failed" else None,
+            failure={"error": error} if error else None,
         )
         body = {"outcome": outcome, "execution": str(head.state)}
         if outcome == "failed":

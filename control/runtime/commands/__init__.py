@@ -1,8 +1,8 @@
 """Commands: what people order. One module for each verb.
 
-A command locks the run, reads its facts, asks `core.lifecycle` whether the verb is legal now, changes the facts, and lets
-`store.runs.save_run` derive the status and append to the ledger, all in one transaction. It holds no rule of its own.
-Workers are told when that transaction commits.
+A command locks the run, reads its facts, asks `core.lifecycle` whether the verb is legal now, changes the facts, and
+lets `store.runs.save_run` derive the status and append to the ledger, all in one transaction. It holds no rule of its
+own. Workers are told when that transaction commits.
 """
 
 from __future__ import annotations

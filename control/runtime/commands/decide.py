@@ -1,14 +1,13 @@
 """Decide a question: approve, reject, or answer.
 
-The answer is checked against the question's schema before anything is written; one that does not fit leaves the question
-open. It is bound to the interrupt it was given for, and delivered by that id alone.
+The answer is checked against the question's schema before anything is written; one that does not fit leaves the
+question open. It is bound to the interrupt it was given for, and delivered by that id alone.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
-from hashlib import sha256
 from typing import Any, Final
 from uuid import UUID
 
@@ -24,15 +23,21 @@ from control.store.questions import Approval
 from control.store.runs import Run
 
 ANSWER_INVALID: Final = Problem(
-    code="answer-invalid", status=422, title="The answer does not have the shape that was asked for",
+    code="answer-invalid",
+    status=422,
+    title="The answer does not have the shape that was asked for",
     next_step="Correct it and send it again; the question is still open.",
 )
 ALREADY_DECIDED: Final = Problem(
-    code="already-decided", status=409, title="The question has been decided",
+    code="already-decided",
+    status=409,
+    title="The question has been decided",
     next_step="Read the run again; a decision is made once.",
 )
 WHICH_QUESTION: Final = Problem(
-    code="which-question", status=409, title="It is not clear which question is meant",
+    code="which-question",
+    status=409,
+    title="It is not clear which question is meant",
     next_step="Name the question's id; `control show RUN` lists those that are open.",
 )
 
@@ -61,12 +66,17 @@ async def decide(
         _check(question, value)
         text = json.dumps(value, ensure_ascii=False)
         await questions.decide(
-            change.conn, change.run, question.interrupt_id, decision=word, answer=text, note=note, by=control.by,
+            change.conn,
+            change.run,
+            question.interrupt_id,
+            decision=word,
+            answer=text,
+            note=note,
+            by=control.by,
             at=change.at,
         )
-        body = {"interrupt_id": question.interrupt_id, "decision": str(word), "digest": sha256(text.encode()).hexdigest()}
-        entry = ("decided", control.by, body | ({"note": note} if note else {}))
-        return await change.save(_woken(change), [entry])
+        entry = questions.decided(question.interrupt_id, word, text, note=note, by=control.by)
+        return await change.save(replace(change.run, woken_at=change.at), [entry])
 
 
 async def _refuse_second(control: Control, conn: Any, run_id: UUID, interrupt_id: str | None) -> None:
@@ -104,7 +114,9 @@ def _decided(known: Approval) -> Refusal:
     at = f"{known.decided_at:%Y-%m-%d %H:%M:%S} UTC" if known.decided_at else "some time"
     who = known.decided_by or "the control plane"
     return ALREADY_DECIDED.because(
-        f"{who} {known.decision} it at {at}.", decided_by=known.decided_by, decision=known.decision,
+        f"{who} {known.decision} it at {at}.",
+        decided_by=known.decided_by,
+        decision=known.decision,
         decided_at=known.decided_at.isoformat() if known.decided_at else None,
     )
 
@@ -116,7 +128,3 @@ def _check(question: Approval, value: Any) -> None:
     if fault is not None:
         where = fault.json_path.removeprefix("$.").removeprefix("$") or "the answer"
         raise ANSWER_INVALID.because(f"{where}: {fault.message}.", schema=question.schema)
-
-
-def _woken(change: Change) -> Run:
-    return replace(change.run, woken_at=change.at)

@@ -14,9 +14,16 @@ async def restart(control: Control, run_id: UUID) -> Run:
     """The new run. Raises `no-such-run`, `verb-not-legal`, and what `start` raises."""
     async with control.changing(run_id, Verb.RESTART) as change:
         old = change.run
-    assert old.workflow and old.input is not None and old.input_type is not None, "a script's run has no input to repeat"
+    assert old.workflow and old.input is not None and old.input_type is not None, (
+        "a script's run has no input to repeat"
+    )
     value = control.serde.loads_typed((old.input_type, old.input))
     return await start(
-        control, old.workflow, value, thread_id=str(uuid4()), priority=old.priority, config=old.config,
+        control,
+        old.workflow,
+        value,
+        thread_id=str(uuid4()),
+        priority=old.priority,
+        config=old.config,
         restarted_from=old.run_id,
     )

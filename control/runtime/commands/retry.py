@@ -8,7 +8,6 @@ from uuid import UUID
 from control.core.lifecycle import Verb
 from control.runtime.commands import Control
 from control.runtime.commands.cancel import order
-from control.runtime.commands.start import busy_thread
 from control.store.runs import Run
 
 
@@ -16,8 +15,14 @@ async def retry(control: Control, run_id: UUID, *, reason: str | None = None) ->
     """Queue the run again; finished steps are kept. Raises `no-such-run`, `verb-not-legal`, `thread-busy`."""
     async with control.changing(run_id, Verb.RETRY) as change:
         again = replace(
-            change.run, outcome=None, outcome_at=None, failure=None, failure_class=None, retry_at=None, retries=0, crashes=0,
+            change.run,
+            outcome=None,
+            outcome_at=None,
+            failure=None,
+            failure_class=None,
+            retry_at=None,
+            retries=0,
+            crashes=0,
             woken_at=change.at,
         )
-        with busy_thread(again.thread_id):
-            return await change.save(again, [order(control, "retry", reason)])
+        return await change.save(again, [order(control, "retry", reason)])

@@ -1,7 +1,8 @@
 """Take a run back to an earlier checkpoint of its own.
 
-The checkpoint is copied to the head of the thread without its pending writes, as LangGraph's own fork does: its tasks run
-again and ask again, under new ids. What was answered since then is withdrawn; effects under an explicit key stay done.
+The checkpoint is copied to the head of the thread without its pending writes, as LangGraph's own fork does: its tasks
+run again and ask again, under new ids. What was answered since then is withdrawn; effects under an explicit key stay
+done.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ from psycopg.rows import dict_row
 from control.core.lifecycle import Verb
 from control.core.problem import Problem
 from control.runtime.commands import Change, Control
-from control.runtime.commands.start import busy_thread
 from control.store import questions
 from control.store.checkpoints import heads
 from control.store.runs import Run
 from control.store.sql import read
 
 NO_SUCH_CHECKPOINT: Final = Problem(
-    code="no-such-checkpoint", status=404, title="The run has no such checkpoint",
+    code="no-such-checkpoint",
+    status=404,
+    title="The run has no such checkpoint",
     next_step="Choose one of those that `control story` lists for the run.",
 )
 
@@ -41,24 +43,37 @@ async def rewind(control: Control, run_id: UUID, checkpoint_id: str | None = Non
         gone = await questions.withdraw(change.conn, change.run, keep=[], why="the run was rewound", at=change.at)
         head = (await heads(change.conn, [change.run.thread_id]))[change.run.thread_id]
         body = {"checkpoint_id": forked, "to_checkpoint_id": origin, "execution": str(head.state)}
-        with busy_thread(change.run.thread_id):
-            return await change.save(_afresh(change, head.state, forked, head.step), [*gone, ("rewound", control.by, body)])
+        return await change.save(_afresh(change, head.state, forked, head.step), [*gone, ("rewound", control.by, body)])
 
 
 def _afresh(change: Change, execution: str, checkpoint_id: str, step: int | None) -> Run:
     return replace(
-        change.run, execution=execution, head_checkpoint_id=checkpoint_id, head_step=step, outcome=None, outcome_at=None,
-        failure=None, failure_class=None, retry_at=None, retries=0, crashes=0, cancel_at=None, cancel_by=None,
-        woken_at=change.at, branch=change.run.branch + 1,
+        change.run,
+        execution=execution,
+        head_checkpoint_id=checkpoint_id,
+        head_step=step,
+        outcome=None,
+        outcome_at=None,
+        failure=None,
+        failure_class=None,
+        retry_at=None,
+        retries=0,
+        crashes=0,
+        cancel_at=None,
+        cancel_by=None,
+        woken_at=change.at,
+        branch=change.run.branch + 1,
     )
 
 
 async def _fork(change: Change, origin: str) -> str:
     """Copy the checkpoint to the head of its thread and return the copy's id."""
     async with change.conn.cursor(row_factory=dict_row) as cursor:
-        found = await (await cursor.execute(
-            _SQL["step"], {"thread_id": change.run.thread_id, "origin": origin, "run_id": str(change.run.run_id)}
-        )).fetchone()
+        found = await (
+            await cursor.execute(
+                _SQL["step"], {"thread_id": change.run.thread_id, "origin": origin, "run_id": str(change.run.run_id)}
+            )
+        ).fetchone()
         if found is None:
             raise NO_SUCH_CHECKPOINT.because(f"{origin or 'None'} is not one of run {change.run.run_id}.")
         forked = str(uuid6(clock_seq=found["step"]))

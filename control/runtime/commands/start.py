@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID, uuid4
@@ -12,19 +10,17 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 
-from control.core.problem import Problem, Refusal
+from control.core.problem import Problem
 from control.runtime.commands import Control
 from control.runtime.workflows import pick
 from control.store import runs
 from control.store.runs import Run
 from control.store.sql import read
 
-THREAD_BUSY: Final = Problem(
-    code="thread-busy", status=409, title="The thread has a run that has not ended",
-    next_step="Answer or cancel that run, or start on another thread.",
-)
 INPUT_TOO_LARGE: Final = Problem(
-    code="input-too-large", status=413, title="The input is larger than this installation takes",
+    code="input-too-large",
+    status=413,
+    title="The input is larger than this installation takes",
     next_step="Store the document elsewhere and pass a reference to it, or raise CONTROL_INPUT_LIMIT_MB.",
 )
 
@@ -56,9 +52,18 @@ async def start(
     async with control.transaction() as conn:
         at = await runs.now(conn)
         row = {
-            "tenant": control.tenant, "run_id": run_id, "thread_id": thread_id or str(run_id), "workflow": workflow,
-            "input": data, "input_type": kind, "config": Jsonb(config or {}), "priority": priority, "at": at,
-            "created_by": control.by, "restarted_from": restarted_from, "not_before": not_before,
+            "tenant": control.tenant,
+            "run_id": run_id,
+            "thread_id": thread_id or str(run_id),
+            "workflow": workflow,
+            "input": data,
+            "input_type": kind,
+            "config": Jsonb(config or {}),
+            "priority": priority,
+            "at": at,
+            "created_by": control.by,
+            "restarted_from": restarted_from,
+            "not_before": not_before,
             "parts_total": described.parts_total,
         }
         run = await _insert(conn, row)
@@ -79,25 +84,14 @@ async def _insert(conn: AsyncConnection[Any], row: dict[str, Any]) -> Run | None
     except psycopg.errors.UniqueViolation as error:
         if error.diag.constraint_name == "run_pkey":
             return None
-        raise _busy(row["thread_id"]) from error
-
-
-@contextmanager
-def busy_thread(thread_id: str) -> Iterator[None]:
-    """Turns the loss of a thread to another open run into `thread-busy`."""
-    try:
-        yield
-    except psycopg.errors.UniqueViolation as error:
-        raise _busy(thread_id) from error
-
-
-def _busy(thread_id: str) -> Refusal:
-    return THREAD_BUSY.because(f"{thread_id!r} is in use.", thread=thread_id)
+        raise
 
 
 def _accepted(run: Run, control: Control) -> dict[str, Any]:
     body: dict[str, Any] = {
-        "workflow": run.workflow, "thread_id": run.thread_id, "priority": run.priority,
+        "workflow": run.workflow,
+        "thread_id": run.thread_id,
+        "priority": run.priority,
         "crash_limit": control.crash_limit,
     }
     if run.not_before:

@@ -19,15 +19,21 @@ from control.core.problem import Problem
 from control.store.sql import read
 
 SCHEMA_NEWER: Final = Problem(
-    code="schema-newer", status=503, title="The database belongs to a newer version",
+    code="schema-newer",
+    status=503,
+    title="The database belongs to a newer version",
     next_step="Run the version that migrated it, or restore a backup made before.",
 )
 SCHEMA_CHANGED: Final = Problem(
-    code="schema-changed", status=503, title="An applied migration was edited",
+    code="schema-changed",
+    status=503,
+    title="An applied migration was edited",
     next_step="Restore the file as it was released; schema changes go into a new migration.",
 )
 SCHEMA_OLDER: Final = Problem(
-    code="schema-older", status=503, title="The database has not been migrated to this version",
+    code="schema-older",
+    status=503,
+    title="The database has not been migrated to this version",
     next_step="Run `control db migrate` with the address of the database's owner.",
 )
 
@@ -49,7 +55,7 @@ def migrations() -> list[Migration]:
 
 
 def _migration(name: str, text: str) -> Migration:
-    return Migration(int(name[:4]), name, cast("LiteralString", text), sha256(text.encode()).hexdigest())
+    return Migration(int(name[:4]), name, text, sha256(text.encode()).hexdigest())
 
 
 def migrate(conninfo: str) -> list[str]:

@@ -19,5 +19,7 @@ def read(noun: str) -> Mapping[str, LiteralString]:
     """Every query of `<noun>.sql` by its name, without comments. The files ship with the package, hence literal."""
     text = files(__package__).joinpath(f"{noun}.sql").read_text(encoding="utf-8")
     parts = _NAME.split(text)[1:]
-    queries = {name: _COMMENT.sub("", body).strip().rstrip(";") for name, body in zip(parts[::2], parts[1::2], strict=True)}
+    queries = {
+        name: _COMMENT.sub("", body).strip().rstrip(";") for name, body in zip(parts[::2], parts[1::2], strict=True)
+    }
     return cast("Mapping[str, LiteralString]", queries)
