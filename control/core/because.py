@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from control.core.facts import AskKind, Facts, Order, OutcomeKind, WaitKind
+from control.core.facts import Ask, AskKind, Facts, Order, OutcomeKind, WaitKind
 from control.core.failure import FailureClass
 
 Sentences = tuple[str, ...]
@@ -153,15 +153,15 @@ def _ready(facts: Facts) -> Sentences:
             else f"{facts.ready} answers are recorded and about to be delivered.",)  # fmt: skip
 
 
-_ASKED: Final = {
-    AskKind.APPROVAL: "“{title}” has waited for an approval since {since}.",
-    AskKind.INPUT: "“{title}” has waited for an answer since {since}.",
-    AskKind.DOUBT: "“{title}” has been in doubt since {since}: a person must say whether it happened.",
-}
-
-
 def _questions(facts: Facts) -> Sentences:
-    return tuple(_ASKED[ask.kind].format(title=ask.title, since=clock(ask.since)) for ask in facts.asks)
+    return tuple([_question(ask) for ask in facts.asks]) if facts.asks else ()
+
+
+def _question(ask: Ask) -> str:
+    if ask.kind is AskKind.DOUBT:
+        return f"“{ask.title}” has been in doubt since {clock(ask.since)}: a person must say whether it happened."
+    what = "approval" if ask.kind is AskKind.APPROVAL else "answer"
+    return f"“{ask.title}” has waited for an {what} since {clock(ask.since)}."
 
 
 def _waits(facts: Facts) -> Sentences:

@@ -248,7 +248,10 @@ and saying `cancelled` would be false. A pause stands above a retry and a timer,
 
 
 def _rule(facts: Facts) -> Rule:
-    return next(rule for rule in RULES if rule.holds(facts))
+    for rule in RULES:
+        if rule.holds(facts):
+            return rule
+    raise AssertionError("the last rule always holds")
 
 
 def index(facts: Facts) -> Index:

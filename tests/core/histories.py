@@ -87,6 +87,7 @@ class World:
     made: int = 0
     recording: bool = True
     failures: tuple[FailureClass, ...] = tuple(FailureClass)
+    kinds: tuple[AskKind, ...] = tuple(AskKind)
 
     @classmethod
     def accepted(cls, *, not_before: datetime | None = None) -> World:
@@ -152,7 +153,7 @@ class World:
         for found in (Execution.FAILED, Execution.ROUTING_FAILED, *(() if self.items else (Execution.FINISHED,))):
             yield Event(f"worker lost, {found}", Cause.LOST, lambda w, found=found: w._lose(found))
         if len(self.items) < 2:
-            for kind in AskKind:
+            for kind in self.kinds:
                 yield Event(f"ask {kind}", Cause.MOVED, lambda w, kind=kind: w._ask(kind))
             for wait in WaitKind:
                 yield Event(f"suspend {wait}", Cause.MOVED, lambda w, wait=wait: w._suspend(wait))

@@ -29,10 +29,10 @@ drafts = st.lists(
         kind=st.sampled_from(Kind),
         actor=st.sampled_from(["ana", "worker:1", "a|b", "zoë", ""]),
         epoch=st.integers(0, 9),
-        body=st.dictionaries(st.text(max_size=4), values, max_size=3),
+        body=st.dictionaries(st.text(max_size=4), st.none() | st.integers() | st.text(max_size=4), max_size=2),
     ),
     min_size=1,
-    max_size=8,
+    max_size=6,
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Iterator
 
+from control.core.facts import AskKind
 from control.core.failure import FailureClass
 from control.core.run_status import TERMINAL, Status
 from control.core.transitions import TRANSITIONS, Cause, diagram, leads
@@ -13,8 +14,8 @@ from tests.core.histories import BEGIN, LATER, World
 DEPTH = 6
 """Events after which no new transition was found; one more finds none either."""
 
-CLASSES = (FailureClass.TRANSIENT, FailureClass.HUMAN)
-"""One of each two failure classes that end alike."""
+ALIKE = {"failures": (FailureClass.TRANSIENT, FailureClass.HUMAN), "kinds": (AskKind.APPROVAL, AskKind.INPUT)}
+"""One failure class and one kind of question of those that lead to the same statuses."""
 
 
 def likeness(world: World) -> Hashable:
@@ -27,7 +28,7 @@ def likeness(world: World) -> Hashable:
 
 def explored() -> Iterator[tuple[Cause, Status, Status]]:
     """Each transition of every history of up to `DEPTH` events."""
-    frontier = [World(recording=False, failures=CLASSES), World(recording=False, not_before=BEGIN + LATER)]
+    frontier = [World(recording=False, not_before=begin, **ALIKE) for begin in (None, BEGIN + LATER)]
     seen: set[Hashable] = set()
     for _ in range(DEPTH):
         following = []
