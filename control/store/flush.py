@@ -5,7 +5,8 @@ commit in the order they were made, because there is one flush at a time.
 
 - A write under a lost claim changes nothing and raises `claim-lost`; its neighbours are written.
 - A run whose row is locked by a command waits for the next flush; so do its later writes.
-- A value that the database refuses fails only the run that brought it: the batch is split and tried again run by run.
+- A value that the database refuses fails only the run that brought it: the batch is split and tried again run by run,
+  and that run's items one by one, up to the one that is refused.
 - A lost connection is repeated with the same flush id, which the runs remember, so nothing is written twice.
 - The queue is bounded: beyond its limit writers wait, and with them the graphs that produce the writes.
 """
@@ -23,7 +24,7 @@ from uuid import UUID, uuid4
 import psycopg
 
 from control.core.problem import Problem
-from control.store.errors import DATABASE_AWAY, lost, refusal, told
+from control.store.errors import DATABASE_AWAY, NOT_STORABLE, lost, refusal, told
 from control.store.item import Batch, Item
 from control.store.sql import read
 
@@ -41,6 +42,8 @@ RUN_MOVED: Final = Problem(
 )
 _SQL: Final = read("flush")
 _RETRY_S: Final = (0.02, 0.05, 0.1, 0.2, 0.4)  # then the last one again, until the patience ends
+_BUSY_S: Final = 0.005  # before a flush that found every one of its runs locked is tried again
+_BUSY_S: Final = 0.002  # before a flush that found nothing but busy runs is repeated
 _log: Final = logging.getLogger(__name__)
 
 Connect = Callable[[], Awaitable[psycopg.AsyncConnection[Any]]]
@@ -65,6 +68,7 @@ class Flusher:
         self._conn: psycopg.AsyncConnection[Any] | None = None
         self._tenants: list[str] | None = None
         self._task: asyncio.Task[None] | None = None
+        self._busy = False
         self.flushes = 0
 
     async def start(self) -> None:
@@ -102,6 +106,7 @@ class Flusher:
             await asyncio.sleep(0)  # the rest of this step's writes are a turn of the loop away
             if batch := self._take():
                 await self._flush(batch)
+                await asyncio.sleep(_BUSY_S if self._busy else 0)
             if not self._queue:
                 self._filled.clear()
                 self._drained.set()
@@ -112,23 +117,40 @@ class Flusher:
     async def _flush(self, items: list[Item]) -> None:
         try:
             verdicts = await self._persist(Batch.of(items))
-        except psycopg.Error as error:
+        except Exception as error:  # whatever it is, these items brought it: the flusher itself must not end
             await self._isolate(items, error)
         else:
-            self._settle(items, verdicts)
+            if self._settle(items, verdicts) == len(items):
+                await asyncio.sleep(_BUSY_S)
 
-    async def _isolate(self, items: list[Item], error: psycopg.Error) -> None:
-        """One run's value was refused, and with it the whole statement: find it by writing each run alone."""
+    async def _isolate(self, items: list[Item], error: Exception) -> None:
+        """A value was refused, and with it the whole statement: find it by writing each run alone, then each item."""
         groups = Batch.of(items).groups
-        if lost(error):
-            self._fail(items, DATABASE_AWAY.because(f"It has been away for {self._patience_s:g} s: {told(error)}."))
-        elif len(groups) == 1:
-            self._fail(items, refusal(error) or error)
-        else:
+        if isinstance(error, psycopg.Error) and lost(error):
+            self._fail(items, self._told(error))
+        elif len(groups) > 1:
             for group in groups.values():
                 await self._flush(group)
+        elif len(items) > 1:
+            await self._one_by_one(items)
+        else:
+            self._fail(items, self._told(error))
 
-    def _settle(self, items: list[Item], verdicts: Mapping[Any, tuple[str, int | None]]) -> None:
+    async def _one_by_one(self, items: list[Item]) -> None:
+        """One run's items in their order. What comes before a refused one stands; what was queued behind it fails."""
+        for place, item in enumerate(items):
+            try:
+                verdicts = await self._persist(Batch.of([item]))
+            except Exception as error:
+                self._fail(items[place:], self._told(error))
+                return
+            if self._settle([item], verdicts):
+                self._queue.popleft()
+                self._queue.extendleft(reversed(items[place:]))
+                return
+
+    def _settle(self, items: list[Item], verdicts: Mapping[Any, tuple[str, int | None]]) -> int:
+        """Tell each writer what became of its item. Returns how many are busy, and so the next to be taken."""
         busy: list[Item] = []
         for item in items:
             verdict, version = verdicts[item.fence]
@@ -137,12 +159,26 @@ class Flusher:
                     self._done(item, version)
                 case "busy":
                     busy.append(item)
+                case "unknown":
+                    self._fail(
+                        [item],
+                        DATABASE_AWAY.because("It was lost during this write, and does not say what became of it."),
+                    )
                 case "moved":
                     self._fail([item], RUN_MOVED.because("A command came between."))
                 case _:
                     epoch = f"Epoch {item.fence.epoch} was replaced or ended."
                     self._fail([item], CLAIM_LOST.because(epoch, run=str(item.fence.run_id)))
         self._queue.extendleft(reversed(busy))
+        return len(busy)
+
+    def _told(self, error: Exception) -> Exception:
+        """What a writer is told of an error: a refusal, or the error itself where it is a bug of ours."""
+        if isinstance(error, psycopg.Error) and lost(error):
+            return DATABASE_AWAY.because(f"It has been away for {self._patience_s:g} s: {told(error)}.")
+        if isinstance(error, TypeError | ValueError):  # text that is not UTF-8, or what JSON cannot say
+            return NOT_STORABLE.because(f"{error}.")
+        return refusal(error) or error
 
     def _done(self, item: Item, version: int | None) -> None:
         self._room.release()
@@ -150,26 +186,39 @@ class Flusher:
             item.written.set_result(version or 0)
 
     def _fail(self, items: list[Item], error: Exception) -> None:
-        for item in items:
+        """Refuse these writes, and what their runs have queued behind them: it rests on them."""
+        fences = {item.fence for item in items}
+        behind = [item for item in self._queue if item.fence in fences]
+        self._queue = deque(item for item in self._queue if item.fence not in fences)
+        for item in (*items, *behind):
             self._room.release()
             if not item.written.done():
                 item.written.set_exception(error)
                 item.written.exception()  # a writer that did not wait is told by its next write
 
     async def _persist(self, batch: Batch) -> dict[Any, tuple[str, int | None]]:
-        """Commit the batch, through lost connections, and return each run's verdict and version."""
+        """Commit the batch, through lost connections, and return each run's verdict and version.
+
+        A try whose connection was lost may still be at work on the server, where it keeps its runs busy. Those are
+        asked for again under the same id: as new items they might be written twice.
+        """
         flush, deadline, tries = uuid4(), asyncio.get_running_loop().time() + self._patience_s, 0
         while True:
+            late = asyncio.get_running_loop().time() > deadline
             try:
-                conn = await self._connection()
-                return await self._commit(conn, batch, flush)
+                verdicts = await self._commit(await self._connection(), batch, flush)
             except psycopg.Error as error:
                 self._tenants = None  # a refused statement takes the setting back with it
-                if not lost(error) or asyncio.get_running_loop().time() > deadline:
+                if not lost(error) or late:
                     raise
                 _log.warning("flush %s will be tried again: %s", flush, told(error))
-                await asyncio.sleep(_RETRY_S[min(tries, len(_RETRY_S) - 1)])
-                tries += 1
+            else:
+                if not tries or not any(verdict == "busy" for verdict, _ in verdicts.values()):
+                    return verdicts
+                if late:
+                    return {fence: ("unknown" if v == "busy" else v, n) for fence, (v, n) in verdicts.items()}
+            await asyncio.sleep(_RETRY_S[min(tries, len(_RETRY_S) - 1)])
+            tries += 1
 
     async def _connection(self) -> psycopg.AsyncConnection[Any]:
         if self._conn is None or self._conn.broken or self._conn.closed:
