@@ -72,8 +72,9 @@ def refusal(error: Exception) -> Refusal | None:
 
 
 def lost(error: psycopg.Error) -> bool:
-    """Whether the same statement may succeed once the database is back, or has settled a deadlock."""
-    return isinstance(error, psycopg.OperationalError) or _problem(error) is DATABASE_AWAY
+    """Whether the same statement may succeed later: the database is back, takes writes, or has settled a deadlock."""
+    problem = _problem(error)
+    return problem in (DATABASE_AWAY, READ_ONLY) or (isinstance(error, psycopg.OperationalError) and problem is None)
 
 
 def told(error: Exception) -> str:

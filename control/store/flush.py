@@ -43,7 +43,6 @@ RUN_MOVED: Final = Problem(
 _SQL: Final = read("flush")
 _RETRY_S: Final = (0.02, 0.05, 0.1, 0.2, 0.4)  # then the last one again, until the patience ends
 _BUSY_S: Final = 0.005  # before a flush that found every one of its runs locked is tried again
-_BUSY_S: Final = 0.002  # before a flush that found nothing but busy runs is repeated
 _log: Final = logging.getLogger(__name__)
 
 Connect = Callable[[], Awaitable[psycopg.AsyncConnection[Any]]]
@@ -120,8 +119,7 @@ class Flusher:
         except Exception as error:  # whatever it is, these items brought it: the flusher itself must not end
             await self._isolate(items, error)
         else:
-            if self._settle(items, verdicts) == len(items):
-                await asyncio.sleep(_BUSY_S)
+            self._settle(items, verdicts)
 
     async def _isolate(self, items: list[Item], error: Exception) -> None:
         """A value was refused, and with it the whole statement: find it by writing each run alone, then each item."""
@@ -170,6 +168,7 @@ class Flusher:
                     epoch = f"Epoch {item.fence.epoch} was replaced or ended."
                     self._fail([item], CLAIM_LOST.because(epoch, run=str(item.fence.run_id)))
         self._queue.extendleft(reversed(busy))
+        self._busy = len(busy) == len(items)
         return len(busy)
 
     def _told(self, error: Exception) -> Exception:

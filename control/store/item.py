@@ -137,8 +137,8 @@ class Batch:
             "flush": flush,
             **_run_columns(self.groups),
             **_columns("c", _CHECKPOINT, _rows(numbered, "checkpoints", lambda r: r[:2])),
-            **_columns("b", _BLOB, _rows(numbered, "blobs", lambda r: r[:3])),
-            **_columns("w", _WRITE, _rows(numbered, "writes", lambda r: (*r[:3], r[4]))),
+            **_columns("b", _BLOB, _rows(numbered, "blobs", lambda r: r[:3], first=True)),
+            **_columns("w", _WRITE, _rows(numbered, "writes", lambda r: (*r[:3], r[4]), first=True)),
             **_columns("m", _WRITE, _rows(numbered, "marks", lambda r: (*r[:3], r[4]))),
             **_columns("e", ("kind", "actor", "body"), _entries(numbered)),
         }
@@ -232,10 +232,12 @@ _WRITE = ("ns", "id", "task", "path", "idx", "channel", "type", "blob")
 _Numbered = list[tuple[int, list[Item]]]
 
 
-def _rows(numbered: _Numbered, kind: str, key: Any) -> list[tuple[Any, ...]]:
-    """(run's number, *row) of each row; of two with one key the later stands: a statement may not write a row twice."""
-    latest = {(i, *key(row)): (i, *row) for i, items in numbered for item in items for row in getattr(item, kind)}
-    return list(latest.values())
+def _rows(numbered: _Numbered, kind: str, key: Any, *, first: bool = False) -> list[tuple[Any, ...]]:
+    """(run's number, *row) of each row. A statement may write no row twice: the one stands that would stand had each
+    item been written alone, which is the later, or the first where rows are never replaced.
+    """
+    rows = [(i, *row) for i, items in numbered for item in items for row in getattr(item, kind)]
+    return list({(i, *key(row)): (i, *row) for i, *row in (reversed(rows) if first else rows)}.values())
 
 
 def _entries(numbered: _Numbered) -> list[tuple[Any, ...]]:

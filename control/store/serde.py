@@ -23,20 +23,32 @@ from control.core.problem import Problem, Refusal
 from control.store.redaction import Redaction
 
 NOT_SERIALISABLE: Final = Problem(
-    code="state-not-serialisable", status=422, title="A value in the graph's state cannot be stored",
-    next_step="Keep it out of the state (an UntrackedValue channel, or the runtime context), or turn it into plain data.",
+    code="state-not-serialisable",
+    status=422,
+    title="A value in the graph's state cannot be stored",
+    next_step="Keep it out of the state (an UntrackedValue channel, the runtime context) or turn it into plain data.",
 )
 TYPE_NOT_ALLOWED: Final = Problem(
-    code="type-not-allowed", status=422, title="A value in the graph's state would come back as another type",
+    code="type-not-allowed",
+    status=422,
+    title="A value in the graph's state would come back as another type",
     next_step="Name its class in the state's schema, or turn it into plain data (dict, list, str, number) in the node.",
 )
 
 _NAMED: Final = {  # the extension codes whose payload opens with (module, name)
-    jsonplus.EXT_CONSTRUCTOR_SINGLE_ARG, jsonplus.EXT_CONSTRUCTOR_POS_ARGS, jsonplus.EXT_CONSTRUCTOR_KW_ARGS,
-    jsonplus.EXT_METHOD_SINGLE_ARG, jsonplus.EXT_PYDANTIC_V1, jsonplus.EXT_PYDANTIC_V2,
+    jsonplus.EXT_CONSTRUCTOR_SINGLE_ARG,
+    jsonplus.EXT_CONSTRUCTOR_POS_ARGS,
+    jsonplus.EXT_CONSTRUCTOR_KW_ARGS,
+    jsonplus.EXT_METHOD_SINGLE_ARG,
+    jsonplus.EXT_PYDANTIC_V1,
+    jsonplus.EXT_PYDANTIC_V2,
 }
-_IDENTITY: Final = {  # what LangGraph finds things by, in the arguments of its own types: a key, or a place
-    ("langgraph.types", "Interrupt"): "id", ("langgraph.types", "Send"): 0, ("langgraph.types", "Command"): "goto",
+_IDENTITY: Final[
+    dict[tuple[str, str], str | int]
+] = {  # what LangGraph finds things by, in the arguments of its own types: a key, or a place
+    ("langgraph.types", "Interrupt"): "id",
+    ("langgraph.types", "Send"): 0,
+    ("langgraph.types", "Command"): "goto",
 }
 _UNPACK: Final = ormsgpack.OPT_NON_STR_KEYS
 
@@ -78,7 +90,7 @@ class StrictSerializer(JsonPlusSerializer):
         return self._redaction.value(value)
 
     def redact_json(self, text: str) -> str:
-        """JSON text with every secret blanked in what it says, however it is escaped. Untouched text stays as it was."""
+        """JSON text with every secret blanked in what it says, however it is escaped. Other text stays as it was."""
         if not self._redaction:
             return text
         said = json.loads(text)
@@ -86,7 +98,7 @@ class StrictSerializer(JsonPlusSerializer):
         return text if blanked == said else json.dumps(blanked, sort_keys=True, ensure_ascii=False)
 
     def _blanked(self, data: bytes) -> bytes:
-        """The same packed value with its texts redacted. The names of types stay, and what LangGraph finds things by."""
+        """The same packed value with its texts redacted. Types' names stay, and what LangGraph finds things by."""
 
         def within(code: int, payload: bytes) -> ormsgpack.Ext:
             if code == jsonplus.EXT_DELTA_SNAPSHOT:
