@@ -62,7 +62,6 @@ class Enter:
     """Run the graph with this input: the run's own, a `Command` with answers, or None to go on."""
 
     value: Any
-    delivering: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,16 +116,13 @@ class Attempt:
 
     async def run(self) -> None:
         """Drive the run to the end of this attempt and record it. Raises nothing that concerns the run alone."""
-        delivering: tuple[str, ...] = ()
         try:
             entry = await self._entry(await self._head() if self.claimed.epoch > 1 else None)
-            if isinstance(entry, Enter):
-                delivering = entry.delivering
             ended = await self._drive(entry) if isinstance(entry, Enter) else entry
             if not (ended.certain and await self._recorded_at_once()):
-                await self._conclude(ended, delivering)
+                await self._conclude(ended)
         except Exception as error:
-            await self._broke(error, delivering)
+            await self._broke(error)
 
     async def _recorded_at_once(self) -> bool:
         """Record a certain end on the facts that the claim returned, without reading them again. False where they
@@ -143,14 +139,14 @@ class Attempt:
             raise
         return True
 
-    async def _broke(self, error: Exception, delivering: tuple[str, ...]) -> None:
+    async def _broke(self, error: Exception) -> None:
         """The claim is lost, or this program has a bug: then the run must not look as if somebody worked on it."""
         if self.tenure.broken and self.tenure.broken.problem is CLAIM_LOST:
             _log.info("run %s: %s", self.claimed.run_id, self.tenure.broken.why)
             return
         _log.error("attempt on run %s broke", self.claimed.run_id, exc_info=error)
         with contextlib.suppress(Refusal):
-            await self._conclude(_failed(error), delivering)
+            await self._conclude(_failed(error))
 
     def stop(self, reason: str, *, cancel: bool = False) -> None:
         """End at the next step boundary; a cancelled one not later than after the grace."""
@@ -188,7 +184,7 @@ class Attempt:
         ready = {question.id: answers[question.id] for question in head.open if question.id in answers}
         self.tenure.asked.update(question.id for question in head.interrupts)
         if ready:
-            return Enter(Command(resume=ready), tuple(ready))
+            return Enter(Command(resume=ready))
         if head.state is Execution.WAITING:
             return Ended(OutcomeKind.SUSPENDED)
         if head.stale_resume:
@@ -275,17 +271,17 @@ class Attempt:
                 "epoch": self.claimed.epoch,
                 "graph_digest": self.workflow.digest,
             },
-            "recursion_limit": given.get("recursion_limit", 1000),
+            **({"recursion_limit": given["recursion_limit"]} if "recursion_limit" in given else {}),
         }
 
-    async def _conclude(self, ended: Ended, delivering: tuple[str, ...]) -> None:
+    async def _conclude(self, ended: Ended) -> None:
         """Record the end of the attempt, as often as it takes: a command may come between, the database may be away."""
         self.ending = True
         if self.tenure.unwritten:
             await asyncio.gather(*self.tenure.unwritten, return_exceptions=True)
         while True:
             try:
-                await self._record(ended, delivering)
+                await self._record(ended)
                 return
             except Refusal as refusal:
                 if refusal.problem is DATABASE_AWAY:
@@ -314,16 +310,17 @@ class Attempt:
         )
         await self._write(ending, delivered=set())
 
-    async def _record(self, ended: Ended, delivering: tuple[str, ...]) -> None:
+    async def _record(self, ended: Ended) -> None:
         head = _in_the_light_of(await self._head(), ended)
         async with self.tools.database.scope("control_flush", self.claimed.tenant) as conn:
             run = await runs.read_run(conn, self.claimed.tenant, self.claimed.run_id)
             if run.epoch != self.claimed.epoch:
                 raise CLAIM_LOST.because(f"Epoch {self.claimed.epoch} was replaced.", run=str(run.run_id))
             asked, now = await runs.questions(conn, run), await runs.now(conn)
+            answered = set(await questions.resume_values(conn, run)) if asked.ready else set()
         pending = tuple(question.id for question in head.open)
         after = self._after(run, self._judge(ended, head), head, now=now)
-        settled = replace(asked, ready=0 if not delivering else _still(asked.ready, delivering, pending))
+        settled = replace(asked, ready=len(answered.intersection(pending)))
         indexed = index(runs.facts_of(after, settled, crash_limit=self.tools.crash_limit))
         ending = Ending(
             version=run.version,
@@ -339,7 +336,7 @@ class Attempt:
             fit=after.fit,
             pending=pending,
         )
-        await self._write(ending, delivered=set(delivering) - set(pending))
+        await self._write(ending, delivered=answered.difference(pending))
         if indexed.status == "queued":
             async with self.tools.database.scope("control_flush", self.claimed.tenant) as conn:
                 await runs.announce(conn, runs.WORK)
@@ -405,11 +402,6 @@ def _in_the_light_of(head: Head, ended: Ended) -> Head:
         return head
     transient = ended.failure is FailureClass.TRANSIENT
     return rows.with_outcome(head, rows.Outcome(head.checkpoint_id, ended.raised, transient=transient))
-
-
-def _still(ready: int, delivering: tuple[str, ...], pending: tuple[str, ...]) -> int:
-    """How many answers remain to be delivered: those that lay ready, less those that the graph has taken in."""
-    return ready - len(set(delivering) - set(pending))
 
 
 def _body(ending: Ending, *, delivered: set[str]) -> dict[str, Any]:

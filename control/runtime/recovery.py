@@ -13,7 +13,9 @@ from uuid import UUID
 
 from psycopg import AsyncConnection
 
+from control.core.execution import Execution
 from control.core.facts import Fit, OutcomeKind
+from control.core.failure import FailureClass
 from control.store import questions, runs
 from control.store.checkpoints import heads
 from control.store.claims import Orphan
@@ -22,6 +24,14 @@ from control.store.runs import Entry, Run
 
 CLOCK: Final = "clock"
 CONTROL: Final = "control"
+
+
+def _left_by_its_script(run: Run) -> tuple[Run, list[Entry]]:
+    """A run whose script is gone: no worker has its graph, so it waits for somebody to run the script again."""
+    error = "The script that drove it is gone; run it again on the same thread."
+    left = replace(run, outcome=OutcomeKind.FAILED, failure_class=FailureClass.HUMAN, failure={"error": error})
+    body = {"outcome": "failed", "execution": str(run.execution), "failure_class": "human", "error": error}
+    return left, [("ended", CONTROL, body)]
 
 
 class Recovery:
@@ -38,20 +48,16 @@ class Recovery:
                 return False
             at = await runs.now(conn)
             head = (await heads(conn, [run.thread_id]))[run.thread_id]
-            begun = head.metadata.get("run_id") == str(run.run_id) or run.workflow is None
-            delivered = await questions.settle(conn, run, pending=[q.id for q in head.open] if begun else [], at=at)
-            lost = replace(
-                run,
-                worker_id=None,
-                claimed_at=None,
-                crashes=run.crashes + 1,
-                takeovers=run.takeovers + 1,
-                execution=head.state if begun else "none",
-                outcome=OutcomeKind.LOST,
-                outcome_at=at,
-                failure=None,
-                failure_class=None,
+            scripted = run.workflow is None
+            begun = scripted or head.metadata.get("run_id") == str(run.run_id)
+            free = replace(
+                run, worker_id=None, claimed_at=None, outcome_at=at, execution=head.state if begun else Execution.NONE
             )
+            if scripted:
+                await self._save(conn, *_left_by_its_script(free), at=at)
+                return True
+            delivered = await questions.settle(conn, run, pending=[q.id for q in head.open] if begun else [], at=at)
+            lost = replace(free, outcome=OutcomeKind.LOST, crashes=run.crashes + 1, takeovers=run.takeovers + 1)
             body = {"worker": str(orphan.worker_id), "why": orphan.why, "execution": str(lost.execution)}
             entry = ("worker_lost", CONTROL, body | ({"delivered": delivered} if delivered else {}))
             await self._save(conn, lost, [entry], at=at)

@@ -159,13 +159,15 @@ class ControlSaver(AsyncPostgresSaver):
             rows.append(WriteRow(ns, checkpoint_id, task_id, task_path, idx, channel, kind, blob))
         if ns == "":
             self._note(tenure, item, writes, node=tenure.node(task_id, task_path))
+            if any(channel not in _NO_OUTPUT for channel, _ in writes):
+                tenure.ran.append((task_id, task_path))
         for channel, value in writes:
             if channel == INTERRUPT:
                 self._ask(tenure, item, value, node=ns.partition(":")[0] or tenure.node(task_id, task_path))
         await self._write(tenure, item)
 
     def _note(self, tenure: Tenure, item: Item, writes: Sequence[tuple[str, Any]], *, node: str) -> None:
-        """What a root task's writes mean for its run: a failure, a handler, or that its node has finished."""
+        """What a root task's writes mean for its run: a failure, or a handler that stands in for it."""
         for channel, value in writes:
             if channel == ERROR:
                 item.entries.append(("task_failed", tenure.actor, {"node": node, "error": self._shown(value)}))
@@ -173,8 +175,6 @@ class ControlSaver(AsyncPostgresSaver):
                 item.entries.append(("handled", tenure.actor, {"node": node}))
                 item.shortfalls += 1
                 tenure.shortfalls += 1
-        if node and any(channel not in _NO_OUTPUT for channel, _ in writes):
-            tenure.ran.append(node)
 
     def _shown(self, error: Any) -> str:
         return self.serde.redact_text(error if isinstance(error, str) else repr(error)).replace("\0", "\\0")

@@ -18,7 +18,7 @@ TENURE: Final = "__control_tenure"
 @dataclass(slots=True, eq=False)
 class Tenure:
     """asked: interrupts that have their row already. cheap: nodes whose step may be lost and redone, so that its
-    checkpoint is acknowledged before it is durable. ran: nodes that wrote since the last root checkpoint. parts: the
+    checkpoint is acknowledged before it is durable. ran: tasks (id, path) that wrote since the last root checkpoint. parts: the
     names of all nodes that finished in this run, in order. names: the node of each task, since the path of a task made
     by `Send` does not tell. on_lost: called once, when a write finds that the claim is gone. unwritten: writes
     acknowledged early; `broken` is why one of them failed. shortfalls: parts for which a handler stood in. untouched:
@@ -32,7 +32,7 @@ class Tenure:
     cheap: frozenset[str] = frozenset()
     on_lost: Callable[[Refusal], None] | None = None
     asked: set[str] = field(default_factory=set)
-    ran: list[str] = field(default_factory=list)
+    ran: list[tuple[str, str]] = field(default_factory=list)
     names: dict[str, str] = field(default_factory=dict)
     unwritten: set[asyncio.Future[int]] = field(default_factory=set)
     broken: Refusal | None = None
@@ -52,6 +52,7 @@ class Tenure:
 
     def took_step(self) -> list[str]:
         """The nodes of the step that a root checkpoint closes. Starts the next step."""
-        ran, self.ran = [node for node in self.ran if node != START], []
+        wrote, self.ran = self.ran, []
+        ran = [node for task in wrote if (node := self.node(*task)) not in ("", START)]
         self.parts = (*self.parts, *dict.fromkeys(node for node in ran if node not in self.parts))
         return ran

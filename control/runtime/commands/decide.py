@@ -64,7 +64,7 @@ async def decide(
         packet = json.loads(question.packet)
         value = resume_value(packet, word, answer, note=note, by=control.by, at=change.at)
         _check(question, value)
-        text = json.dumps(value, ensure_ascii=False)
+        text = control.serde.redact_json(json.dumps(value, ensure_ascii=False))
         await questions.decide(
             change.conn,
             change.run,
