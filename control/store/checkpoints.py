@@ -14,6 +14,7 @@ scheduled), and heads older than LangGraph 0.5 (format 3), whose channels have o
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -33,6 +34,11 @@ _CONTROL: Final = frozenset({"__error__", "__error_source_node__", "__interrupt_
 _NOT_STATE: Final = frozenset({SENDS, "__no_writes__", "__return__", "__previous__"})
 _EMPTY_SENDS: Final = 48  # bytes: an empty list with a cipher's nonce and tag is shorter, one Send is longer
 _FORMAT: Final = 4
+_READABLE: Final = "msgpack"
+_SEND: Final = re.compile(
+    rb"(?:\xc7.|\xc8..|\xc9....)\x01\x93\xaflanggraph\.types\xa4Send[\x92\x93](?:([\xa0-\xbf])|\xd9(.)|\xda(..))",
+    re.DOTALL,
+)
 
 
 async def heads(conn: psycopg.AsyncConnection[Any], thread_ids: Sequence[str]) -> dict[str, Head]:
@@ -56,6 +62,7 @@ class _Row(NamedTuple):
     format: int | None
     channels: list[list[str | None]] | None
     channel_blobs: list[bytes | None] | None
+    sends: list[bytes] | None
     writes: list[list[str]] | None
     write_blobs: list[bytes | None] | None
     nested: list[list[str]] | None
@@ -107,7 +114,7 @@ def _recorded(row: _Row, checkpoint_id: str) -> Recorded:
         checkpoint_id=checkpoint_id,
         metadata=row.metadata or {},
         channels=tuple(_channel(s, reader) for s in stored if s.name != SENDS),
-        sends=_pending_sends(stored, reader),
+        sends=_pending_sends(stored, row.sends or (), reader),
         goto=tuple(w.channel.removeprefix(BRANCH) for w in null if w.deferred == "false"),
         goto_sends=_goto_sends(null, reader),
         traces=_traces((w for w in writes if w.task_id != _NULL_TASK), reader),
@@ -154,29 +161,29 @@ def _complete(starts: str, arrived: set[str]) -> bool:
     return sum(len(name) + 1 for name in arrived) == len(starts) + 1 or set(starts.split("+")) == arrived
 
 
-def _pending_sends(stored: Iterable[_Stored], reader: _Reader) -> tuple[str, ...] | None:
-    sends = next((s for s in stored if s.name == SENDS and s.type is not None), None)
-    if sends is None:
-        return ()
-    value = reader.read(sends.type, sends.blob)
-    if value is not _UNREAD:
-        return _nodes(value)
-    some = int(sends.size or 0) > _EMPTY_SENDS if sends.updated is None else sends.updated == "true"
+def _pending_sends(stored: Iterable[_Stored], packets: Sequence[bytes], reader: _Reader) -> tuple[str, ...] | None:
+    tasks = next((s for s in stored if s.name == SENDS and s.type is not None), None)
+    if tasks is None or tasks.type == _READABLE:
+        return tuple(_sent_to(packet) for packet in packets)
+    reader.unread.add(str(tasks.type))
+    some = int(tasks.size or 0) > _EMPTY_SENDS if tasks.updated is None else tasks.updated == "true"
     return None if some else ()
 
 
 def _goto_sends(null: Iterable[_Write], reader: _Reader) -> tuple[str, ...] | None:
-    packets = [reader.read(write.type, write.blob) for write in null if write.channel == SENDS]
-    if any(packet is _UNREAD for packet in packets):
-        return None
-    return _nodes(packets)
+    packets = [write for write in null if write.channel == SENDS]
+    unread = {write.type for write in packets} - {_READABLE}
+    reader.unread |= unread
+    return None if unread else tuple(_sent_to(write.blob or b"") for write in packets)
 
 
-def _nodes(packets: Any) -> tuple[str, ...]:
-    """The node of each Send, by position; empty for anything else, which LangGraph skips as well."""
-    listed = packets if isinstance(packets, list) else [packets]
-    flat = [packet for item in listed for packet in (item if isinstance(item, list) else [item])]
-    return tuple(str(p.data[0]) if isinstance(p, _Made) and p.kind == "langgraph.types.Send" else "" for p in flat)
+def _sent_to(head: bytes) -> str:
+    """The node of a Send, from the first bytes of it; empty for anything else, which LangGraph skips as well."""
+    found = _SEND.match(head)
+    if found is None:
+        return ""
+    size = int.from_bytes(found[1]) & 0x1F if found[1] else int.from_bytes(found[2] or found[3])
+    return head[found.end() : found.end() + size].decode(errors="replace")
 
 
 def _traces(writes: Iterable[_Write], reader: _Reader) -> tuple[Trace, ...]:
@@ -190,7 +197,6 @@ def _trace(writes: Sequence[_Write], reader: _Reader) -> Trace:
     control = {write.channel: write for write in writes if write.channel in _CONTROL}
     output = [write for write in writes if write.channel not in _CONTROL]
     error, asked, resume = (control.get(name) for name in ("__error__", "__interrupt__", "__resume__"))
-    answers = reader.read(resume.type, resume.blob) if resume else []
     return Trace(
         task_id=writes[0].task_id,
         path=writes[0].path,
@@ -200,10 +206,18 @@ def _trace(writes: Sequence[_Write], reader: _Reader) -> Trace:
         fresh_error=error is not None and error.xid in {write.xid for write in output},
         routed="__error_source_node__" in control,
         questions=_questions(reader.read(asked.type, asked.blob), asked.type) if asked else (),
-        answers=len(answers) if isinstance(answers, list) else 1,
+        answers=_count(resume) if resume else 0,
         moved_on=resume is not None and asked is not None and resume.xid != asked.xid,
         outputs=tuple(write.channel for write in output if _is_state(write.channel)),
     )
+
+
+def _count(resume: _Write) -> int:
+    """The length of a recorded list of answers, from its first bytes; a single answer is not in a list."""
+    first, *rest = resume.blob or b"\x00"
+    if resume.type != _READABLE or not (first >> 4 == 0x9 or first in (0xDC, 0xDD)):
+        return 1
+    return first & 0xF if first >> 4 == 0x9 else int.from_bytes(rest[: 2 if first == 0xDC else 4])
 
 
 def _is_state(channel: str) -> bool:

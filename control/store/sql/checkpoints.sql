@@ -1,15 +1,17 @@
 -- :name heads
 -- Everything recorded on the head of each thread that says where it stands: one row per thread asked for, in any order.
--- State values are not read: of the head's own JSON one detoast, of the blobs those of control channels, and only where
--- the version is news to the node it triggers; of the writes the control rows' blobs. Every lookup is an index probe, and
--- LATERAL with LIMIT or an aggregate keeps the planner from joining whole tables.
+-- State values are not read: of the head's own JSON one detoast; of the blobs those of control channels, and only where
+-- the version is news to the node it triggers; of Sends and of recorded answers the first bytes, which hold the node and
+-- the number. Every lookup is an index probe; LATERAL with LIMIT or an aggregate keeps the planner from joining whole
+-- tables, and the array in a subselect from taking a thousand ids for a cost worth compiling (JIT) for.
 -- channels: {name, node, version, version seen, inline, in updated_channels, type, size}; channel_blobs beside it.
+-- sends: the beginning of each Send in __pregel_tasks.
 -- writes: {checkpoint_ns, task_id, task_path, channel, type, xmin, deferred}; write_blobs beside it. `deferred` is for a
 -- branch that a command asked for: a deferred node's channel once held a value of its own, others only inline ones.
 -- locks: none
-select t.thread_id, h.checkpoint_id, h.metadata, d.channels, d.channel_blobs, w.writes, w.write_blobs,
+select t.thread_id, h.checkpoint_id, h.metadata, d.channels, d.channel_blobs, d.sends, w.writes, w.write_blobs,
   n.writes as nested, n.write_blobs as nested_blobs, o.orphan_writes, d.format
-from unnest(%(threads)s::text[]) as t (thread_id)
+from unnest((select %(threads)s::text[])) as t (thread_id)
 left join lateral (
   select c.checkpoint_id, c.metadata, c.checkpoint
   from checkpoints c
@@ -21,7 +23,8 @@ left join lateral (
       k.key, s.node, k.value, s.version, (j.channel_values ? k.key)::text, (j.updated_channels ? k.key)::text,
       b.type, octet_length(b.blob)::text
     ]) as channels,
-    array_agg(case when k.key <> '__start__' then b.blob end) as channel_blobs,
+    array_agg(case when k.key not in ('__start__', '__pregel_tasks') then b.blob end) as channel_blobs,
+    max(p.sends) as sends,
     min(j.v) as format
   from jsonb_to_record(h.checkpoint) as j (
     v int, channel_values jsonb, channel_versions jsonb, versions_seen jsonb, updated_channels jsonb
@@ -46,6 +49,30 @@ left join lateral (
       and b.type <> 'empty'
     limit 1
   ) b on true
+  left join lateral (
+    -- A list of extensions (c7, c8, c9: a length in 1, 2, 4 bytes, then the code): step from head to head. The zeros
+    -- keep get_byte inside whatever bytes are there, and the count keeps odd bytes from being walked for long.
+    select array_agg(packet.head order by packet.at) as sends
+    from (select b.blob || ''::bytea as bytes offset 0) f  -- detoasted once
+    cross join lateral (
+      with recursive packet (n, at, head) as (
+        select 1, a.at, substring(f.bytes from a.at for 600) || '\x0000000000'::bytea
+        from (select case get_byte(f.bytes || '\x00'::bytea, 0) when 220 then 4 when 221 then 6 else 2 end as at) a
+        where a.at <= length(f.bytes)
+        union all
+        select n + 1, a.at, substring(f.bytes from a.at for 600) || '\x0000000000'::bytea
+        from packet
+        cross join lateral (select at + case get_byte(head, 0)
+          when 199 then 3 + get_byte(head, 1)
+          when 200 then 4 + get_byte(head, 1) * 256 + get_byte(head, 2)
+          when 201 then 6 + (get_byte(head, 1) & 63) * 16777216 + get_byte(head, 2) * 65536 + get_byte(head, 3) * 256
+            + get_byte(head, 4)
+        end as at) a
+        where a.at <= length(f.bytes) and n < 100000
+      )
+      select at, head from packet
+    ) packet
+  ) p on k.key = '__pregel_tasks' and b.type = 'msgpack'
   where k.key in ('__start__', '__pregel_tasks') or k.key ^@ 'branch:to:' or k.key ^@ 'join:'
 ) d on true
 left join lateral (
@@ -54,8 +81,9 @@ left join lateral (
     array_agg(w.task_id) filter (where w.channel = '__interrupt__') as asking
   from (
     select w.checkpoint_ns, w.task_id, w.task_path, w.channel, w.type, w.xmin, case
-        when w.channel in ('__error__', '__interrupt__', '__resume__') then w.blob
-        when w.channel = '__pregel_tasks' and w.task_id = '00000000-0000-0000-0000-000000000000' then w.blob
+        when w.channel in ('__error__', '__interrupt__') then w.blob
+        when w.channel = '__resume__' then substring(w.blob from 1 for 8)
+        when w.channel = '__pregel_tasks' and w.task_id = '00000000-0000-0000-0000-000000000000' then substring(w.blob from 1 for 600)
       end as blob,
       case when w.channel ^@ 'branch:to:' and w.task_id = '00000000-0000-0000-0000-000000000000' then exists (
         select from checkpoint_blobs b
@@ -90,7 +118,10 @@ left join lateral (
     from space s, unnest(w.asking) as a (task_id) where s.ns like '%%:%%' and split_part(s.ns, ':', 1) not like '%%|%%'
   )
   select array_agg(array[x.checkpoint_ns, x.task_id, x.task_path, x.channel, x.type, x.xmin::text, null]) as writes,
-    array_agg(case when x.channel in ('__error__', '__interrupt__', '__resume__') then x.blob end) as write_blobs
+    array_agg(case
+      when x.channel in ('__error__', '__interrupt__') then x.blob
+      when x.channel = '__resume__' then substring(x.blob from 1 for 8)
+    end) as write_blobs
   from bounds
   join lateral (
     select q.checkpoint_ns, q.checkpoint_id, q.task_id
