@@ -1,0 +1,104 @@
+"""Lists for people: pages of runs, the questions that wait, a run's ledger and effects, and who works.
+
+Everything is read in the caller's transaction and sees what its role may see. Pages are keyset pages: what a page costs
+does not depend on how many came before it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from psycopg import AsyncConnection
+from psycopg.rows import class_row, dict_row
+
+from control.core.ledger import Entry, Kind
+from control.core.run_status import Status
+from control.store.sql import read
+
+_RUNS: Final = read("runs")
+_LISTING: Final = read("listing")
+_NEWEST: Final = (datetime.max.replace(tzinfo=UTC), UUID(int=2**128 - 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A run in a list, with the clock applied to its status."""
+
+    tenant: str
+    run_id: UUID
+    thread_id: str
+    workflow: str | None
+    created_at: datetime
+    created_by: str
+    epoch: int
+    takeovers: int
+    parts: list[str]
+    parts_total: int | None
+    head_step: int | None
+    worker_id: UUID | None
+    status: str
+    since: datetime
+    due_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A question in the inbox. `packet` is the JSON text that is shown to whoever answers."""
+
+    run_id: UUID
+    workflow: str | None
+    thread_id: str
+    interrupt_id: str
+    node: str
+    kind: str
+    title: str
+    packet: str
+    opened_at: datetime
+    expires_at: datetime | None
+
+
+async def page(
+    conn: AsyncConnection[Any], tenant: str, *, limit: int, stall_after: timedelta, status: Status | None = None
+) -> list[Listed]:
+    """The newest runs; with `status`, the newest that have it now, whatever their row says."""
+    before_at, before_id = _NEWEST
+    params = {
+        "tenant": tenant, "limit": limit, "stall_after": stall_after, "before_at": before_at, "before_id": before_id,
+    }
+    async with conn.cursor(row_factory=class_row(Listed)) as cursor:
+        if status is None:
+            return await (await cursor.execute(_RUNS["page"], params)).fetchall()
+        query = _LISTING["page_by_clock"] if status in _BY_CLOCK else _RUNS["page_by_status"]
+        return await (await cursor.execute(query, params | {"status": str(status)})).fetchall()
+
+
+async def inbox(conn: AsyncConnection[Any], tenant: str, *, limit: int) -> list[Waiting]:
+    """The open questions of the tenant, oldest first."""
+    async with conn.cursor(row_factory=class_row(Waiting)) as cursor:
+        return await (await cursor.execute(_LISTING["inbox"], {"tenant": tenant, "limit": limit})).fetchall()
+
+
+async def entries(conn: AsyncConnection[Any], tenant: str, run_id: UUID) -> AsyncIterator[Entry]:
+    """The run's ledger in order. An erased body is empty, and its digest stays."""
+    async with conn.cursor(row_factory=dict_row) as cursor:
+        async for row in cursor.stream(_RUNS["entries"], {"tenant": tenant, "run_id": run_id, "after": 0}):
+            yield Entry(
+                row["seq"], row["at"], Kind(row["kind"]), row["actor"], row["epoch"],
+                json.loads(row["body"]) if row["body"] is not None else {}, hash=bytes(row["hash"]),
+                digest=bytes(row["digest"]),
+            )
+
+
+async def effects(conn: AsyncConnection[Any], tenant: str, run_id: UUID) -> list[dict[str, Any]]:
+    """What the run changed outside, in the order it began: key, name, kind, state, calls, how, error, instants."""
+    async with conn.cursor(row_factory=dict_row) as cursor:
+        params = {"tenant": tenant, "run_id": run_id}
+        return await (await cursor.execute(read("effects")["of_run"], params)).fetchall()
+
+
+_BY_CLOCK: Final = frozenset({Status.RUNNING, Status.STALLED, Status.WAITING, Status.QUEUED})
