@@ -1,0 +1,151 @@
+"""One run for people: what `control show` draws. An open question is shown whole, since somebody decides on it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+
+from control.cli.follow import parts
+from control.cli.output import moment, span, table, text, word
+from control.cli.standing import Standing
+from control.core.lifecycle import Verb
+from control.core.translation import WORDS
+
+if TYPE_CHECKING:
+    from control.store.questions import Approval
+
+_LINES: Final = (
+    ("risk", "risk"), ("confidence", "confidence"), ("reversible", "can be undone"), ("on_yes", "on yes"),
+    ("on_no", "on no"), ("on_silence", "on silence"),
+)
+_HOW: Final = {"called": "called", "probed": "found done", "told": "a person said so", None: ""}
+
+
+def portrait(standing: Standing) -> RenderableType:
+    """Everything, in the order in which a person asks."""
+    return Group(*_sections(standing))
+
+
+def _sections(standing: Standing) -> Iterator[RenderableType]:
+    yield _header(standing)
+    for question in standing.questions:
+        yield Panel(_question(question, standing), title=text(question.title, "bold"), title_align="left", expand=False)
+    if standing.effects:
+        yield table(("effect", "state", "calls", "how", "began"), map(_effect, standing.effects))
+    yield _next(standing)
+    words = WORDS[standing.status.word]
+    langgraph = f"LangGraph run {words.run}, thread {words.thread}"
+    yield text(f"Elsewhere: {langgraph}; A2A {words.a2a}; AG-UI {words.agui or 'none yet'}.", "dim")
+
+
+def _header(standing: Standing) -> Table:
+    run, status = standing.run, standing.status
+    grid = _grid()
+    grid.add_row(text(run.workflow or "a script"), text(str(run.run_id)))
+    grid.add_row(word(status.word), text(f"for {span(standing.at - status.since)}, since {moment(status.since)}"))
+    for sentence in status.because:
+        grid.add_row("", text(sentence))
+    if status.until:
+        grid.add_row(text("until"), text(moment(status.until)))
+    named = f": {', '.join(status.progress.parts)}" if status.progress.parts else ""
+    grid.add_row(text("done"), text(f"{parts(standing)} parts{named}"))
+    if standing.nodes:
+        grid.add_row(text("now" if run.worker_id else "next"), text(", ".join(standing.nodes)))
+    if status.facets:
+        grid.add_row(text("also"), text(", ".join(sorted(facet.replace("_", " ") for facet in status.facets))))
+    grid.add_row(text("thread"), text(run.thread_id))
+    grid.add_row(text("started"), text(f"{moment(run.created_at)} by {run.created_by}"))
+    return grid
+
+
+def _question(question: Approval, standing: Standing) -> Table:
+    """The packet, readably; whatever has no line of its own is shown as it is."""
+    packet: Any = json.loads(question.packet)
+    grid = _grid()
+    grid.add_row(text("question"), text(f"{question.interrupt_id} ({question.kind}), asked by {question.node}"))
+    if not isinstance(packet, Mapping) or not str(packet.get("type", "")).startswith("control."):
+        grid.add_row(text("shown"), text(_told(packet)))
+    else:
+        grid.add_row(text("action"), _pairs(packet["action"])) if packet.get("action") else None
+        for item in packet.get("evidence") or ():
+            grid.add_row(text("evidence"), _pairs(item))
+        for key, label in _LINES:
+            if packet.get(key) is not None:
+                grid.add_row(text(label), text(_told(packet[key])))
+    if question.expires_at:
+        grid.add_row(text("decide by"), text(moment(question.expires_at)))
+    if answers := _answers(question):
+        grid.add_row(text("takes"), text(answers))
+    grid.add_row(text("settle it"), text(_command(question, standing), "bold"))
+    return grid
+
+
+def _pairs(item: Any) -> RenderableType:
+    """An action, or a piece of evidence: one line for each of its values."""
+    if not isinstance(item, Mapping):
+        return text(_told(item))
+    grid = _grid()
+    for key, value in item.items():
+        grid.add_row(text(key.replace("_", " "), "dim"), text(_told(value)))
+    return grid
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _answers(question: Approval) -> str:
+    """The fields of the typed answer, with their types."""
+    schema = question.schema or {}
+    found = _resolved(schema.get("properties", {}).get("answer", {}), schema)
+    required = found.get("required", ())
+    return ", ".join(
+        f"{name} ({field.get('type', 'value')}{'' if name in required else ', optional'})"
+        for name, field in found.get("properties", {}).items()
+    )
+
+
+def _resolved(field: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The object schema behind a reference or a union with null."""
+    for choice in (field, *field.get("anyOf", ())):
+        name = str(choice.get("$ref", "")).rpartition("/")[2]
+        target: Mapping[str, Any] = schema.get("$defs", {}).get(name, {}) if name else choice
+        if "properties" in target:
+            return target
+    return {}
+
+
+def _command(question: Approval, standing: Standing) -> str:
+    run = str(standing.run.run_id)[:8]
+    which = f" --question {question.interrupt_id}" if len(standing.questions) > 1 else ""
+    if question.kind == "approval":
+        return f"control approve {run}{which}   or   control reject {run}{which}"
+    return f"control answer {run} JSON{which}"
+
+
+def _effect(row: dict[str, Any]) -> tuple[Any, ...]:
+    how = row["error"] or _HOW.get(row["how"], row["how"])
+    return row["name"], row["state"], row["calls"], how, moment(row["began_at"])
+
+
+def _next(standing: Standing) -> Table:
+    grid = _grid()
+    for verdict in standing.verdicts:
+        mark, style = ("✓", "green") if verdict.allowed else ("·", "dim")
+        why = text(verdict.why, "" if verdict.allowed else "dim")
+        grid.add_row(text(f"{mark} {Verb(verdict.verb).value}", style), why)
+    return grid
+
+
+def _grid() -> Table:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    return grid
