@@ -115,6 +115,8 @@ def _suspended(entry: Entry, _: _Told) -> str:
 def _decided(entry: Entry, told: _Told) -> str:
     asked = told.questions.get(entry.body["interrupt_id"])
     what = _quoted(asked) if asked else "a question"
+    if entry.actor == "clock":
+        return f"Nobody decided {what} in time, so it was {entry.body['decision']}."
     waited = f" after {duration(entry.at - asked.at)}" if asked else ""
     seen = seen_evidence(asked.body.get("evidence", ())) if asked else ""
     note = f", and noted: “{entry.body['note']}”" if entry.body.get("note") else ""

@@ -179,6 +179,12 @@ def test_a_withdrawn_question_is_named() -> None:
     assert told[-1].text == "“Pay out 12,000 EUR” was withdrawn: the order changed."
 
 
+def test_silence_is_told_as_silence() -> None:
+    decided = {"interrupt_id": "8d4a", "decision": "rejected", "digest": "d", "note": "nobody decided in time"}
+    told = story(asked(), ("decided", "clock", decided))
+    assert told[-1].text == "Nobody decided “Pay out 12,000 EUR” in time, so it was rejected."
+
+
 def test_an_immediate_takeover_says_so() -> None:
     lost = ("worker_lost", "system", {"worker": "7", "why": "gone"})
     assert story(ACCEPTED, lost, CLAIMED, apart=timedelta(milliseconds=400))[-1].text == "Another took it over at once."
