@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -32,7 +32,6 @@ from langgraph.checkpoint.base import (
     CheckpointTuple,
     get_serializable_checkpoint_metadata,
 )
-from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, _DeltaSnapshot
 from langgraph.types import Interrupt
 from psycopg import AsyncConnection, AsyncCursor
@@ -46,15 +45,15 @@ from control.store.flush import Flusher
 from control.store.item import Asked, BlobRow, CheckpointRow, Item, WriteRow
 from control.store.serde import StrictSerializer
 from control.store.tenure import TENURE, Tenure
+from control.store.thread_ops import Owner, ThreadOps
 
-T = TypeVar("T")
 _HANDLED: Final = "__error_source_node__"
 _NO_OUTPUT: Final = frozenset({ERROR, _HANDLED, INTERRUPT, *WRITES_IDX_MAP})
 _FOUND_BY: Final = frozenset({"source", "step", "parents", "run_id", "thread_id", "tenant", "epoch", "graph_digest"})
 _INLINE: Final = (str, int, float, bool, type(None))
 
 
-class Writers(Protocol):
+class Writers(Owner, Protocol):
     """Where a writer without a claim gets one."""
 
     async def tenure(self, thread_id: str) -> Tenure:
@@ -64,10 +63,11 @@ class Writers(Protocol):
         """Bring the run's facts up to date with the rows just written; lets go of a run that has nothing left to do."""
 
 
-class ControlSaver(AsyncPostgresSaver):
+class ControlSaver(ThreadOps):
     """See the module. `effects` is the port through which the SDK records effects."""
 
     serde: StrictSerializer
+    _writers: Writers
 
     def __init__(
         self,
@@ -183,7 +183,7 @@ class ControlSaver(AsyncPostgresSaver):
         """Open each interrupt once: a subgraph's arrives again with the root task that carries it."""
         row = (item.marks or item.writes)[0]
         for interrupt in interrupts:
-            if interrupt.id in tenure.asked:
+            if not isinstance(interrupt, Interrupt) or interrupt.id in tenure.asked:
                 continue
             tenure.asked.add(interrupt.id)
             schema = interrupt.response_schema if isinstance(interrupt.response_schema, dict) else None
@@ -241,12 +241,6 @@ class ControlSaver(AsyncPostgresSaver):
     def _described(self, metadata: CheckpointMetadata) -> dict[str, Any]:
         """The metadata to store. What LangGraph and this saver find checkpoints by is never a secret."""
         return {key: value if key in _FOUND_BY else self.serde.redact(value) for key, value in metadata.items()}
-
-    async def _here(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run on the saver's own loop, whichever loop the caller is on."""
-        if asyncio.get_running_loop() is self.loop:
-            return await coroutine
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self.loop))
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection[DictRow]]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
@@ -17,10 +19,11 @@ from uuid import UUID, uuid4
 import psycopg
 
 from control.core.execution import Execution, Head
-from control.core.problem import Problem
+from control.core.problem import Problem, Refusal
 from control.store import questions, runs
 from control.store.checkpoints import heads
 from control.store.database import Database
+from control.store.errors import THREAD_BUSY
 from control.store.item import Fence
 from control.store.runs import Entry, Run
 from control.store.session import Session
@@ -34,6 +37,7 @@ CLAIM_HELD: Final = Problem(
     next_step="Wait until it is done, cancel its run with `control cancel`, or use another thread.",
 )
 _SQL: Final = read("runs")
+_THREADS: Final = read("threads")
 _GOES_ON: Final = frozenset({Execution.RUNNABLE, Execution.BARRIER})
 _OUTCOME: Final = {Execution.FINISHED: "completed", Execution.WAITING: "suspended"}
 
@@ -43,7 +47,7 @@ class ImplicitWriters:
 
     def __init__(self, database: Database, session: Session, *, tenant: str, crash_limit: int) -> None:
         self._database, self._session = database, session
-        self._tenant, self._crash_limit = tenant, crash_limit
+        self.tenant, self._crash_limit = tenant, crash_limit
         self._held: dict[str, Tenure] = {}
         self._started = False
         self._taking = asyncio.Lock()
@@ -65,11 +69,28 @@ class ImplicitWriters:
                 await self._let_go(conn, tenure, head)
                 self._held.pop(thread_id, None)
 
+    @asynccontextmanager
+    async def idle(self, threads: Sequence[str], *, ended: bool) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+        """A transaction at whose beginning and end nobody works on the threads; see `thread_ops.Owner`."""
+        async with self._database.scope("control_flush", self.tenant) as conn:
+            await conn.execute(_THREADS["own"], {"tenant": self.tenant, "threads": list(threads)})
+            await self._refuse_busy(conn, threads, ended=ended)
+            yield conn
+            await self._refuse_busy(conn, threads, ended=ended)  # a run may have been started meanwhile
+
+    async def _refuse_busy(self, conn: psycopg.AsyncConnection[Any], threads: Sequence[str], *, ended: bool) -> None:
+        cursor = await conn.execute(_THREADS["open_runs"], {"tenant": self.tenant, "threads": list(threads)})
+        for run in [Run.of(row) for row in await cursor.fetchall()]:
+            if run.worker_id is not None and await runs.worker_alive(conn, run):
+                raise _held(run)
+            if ended:
+                raise THREAD_BUSY.because(f"Run {run.run_id} is {run.status}.", run=str(run.run_id))
+
     async def _take(self, thread_id: str) -> Tenure:
         if not self._started:
             self._session.start()
             self._started = True
-        async with self._database.scope("control_flush", self._tenant) as conn:
+        async with self._database.scope("control_flush", self.tenant) as conn:
             return await self._claim(conn, thread_id)
 
     async def _claim(self, conn: psycopg.AsyncConnection[Any], thread_id: str) -> Tenure:
@@ -103,24 +124,24 @@ class ImplicitWriters:
         self, conn: psycopg.AsyncConnection[Any], thread_id: str, *, at: datetime, actor: str
     ) -> tuple[Run, list[Entry]]:
         """The open run of the thread, if nobody works on it; otherwise a new one."""
-        cursor = await conn.execute(_SQL["open_on_thread"], {"tenant": self._tenant, "thread_id": thread_id})
+        cursor = await conn.execute(_SQL["open_on_thread"], {"tenant": self.tenant, "thread_id": thread_id})
         found = await cursor.fetchone()
         if found is None:
             return await self._open_run(conn, thread_id, at=at, actor=actor)
-        run = await runs.lock_run(conn, self._tenant, found["run_id"])
+        run = await runs.lock_run(conn, self.tenant, found["run_id"])
         if run.worker_id not in (None, self._session.worker_id) and await runs.worker_alive(conn, run):
-            raise CLAIM_HELD.because(f"Run {run.run_id} is claimed under epoch {run.epoch}.", run=str(run.run_id))
+            raise _held(run)
         return run, []
 
     async def _open_run(
         self, conn: psycopg.AsyncConnection[Any], thread_id: str, *, at: datetime, actor: str
     ) -> tuple[Run, list[Entry]]:
         run_id: UUID = uuid4()
-        await conn.execute(_SQL["add_thread"], {"tenant": self._tenant, "thread_id": thread_id})
+        await conn.execute(_SQL["add_thread"], {"tenant": self.tenant, "thread_id": thread_id})
         cursor = await conn.execute(
             _SQL["add"],
             {
-                "tenant": self._tenant,
+                "tenant": self.tenant,
                 "run_id": run_id,
                 "thread_id": thread_id,
                 "workflow": None,
@@ -162,3 +183,7 @@ class ImplicitWriters:
         gone = await questions.withdraw(conn, run, keep=[q.id for q in head.open], why="answered by a script", at=at)
         entries = [*gone, ("ended", tenure.actor, body)]
         await runs.save_run(conn, ended, entries, at=at, crash_limit=self._crash_limit)
+
+
+def _held(run: Run) -> Refusal:
+    return CLAIM_HELD.because(f"Run {run.run_id} is claimed under epoch {run.epoch}.", run=str(run.run_id))
