@@ -53,10 +53,15 @@ async def commanding(ctx: typer.Context, *, workflows: bool = False) -> AsyncIte
 
     Raises the problems of `Database.open`, `config-unreadable` and `graph-unloadable`.
     """
-    from control.app import opened
+    from control import app
 
-    async with opened(settings(ctx)) as app:
-        yield app.control(by=caller(ctx).by, workflows=workflows)
+    given, by = settings(ctx), caller(ctx).by
+    if workflows:
+        async with app.opened(given) as opened:
+            yield opened.control(by=by, workflows=True)
+    else:
+        async with app.commanding(given, by=by) as control:
+            yield control
 
 
 def with_control(

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from psycopg import AsyncConnection
@@ -19,11 +19,13 @@ from psycopg import AsyncConnection
 from control.core.facts import Facts
 from control.core.lifecycle import Verb, require
 from control.core.run_status import RunStatus, derive
-from control.runtime.workflows import Workflow
 from control.store import runs
 from control.store.database import Database
 from control.store.runs import Entry, Run
 from control.store.serde import StrictSerializer
+
+if TYPE_CHECKING:  # a command that starts no run needs no workflow, nor the LangGraph runtime that loads one
+    from control.runtime.workflows import Workflow
 
 
 @dataclass(frozen=True, slots=True)
