@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
 from control.core.answer import Word, resume_value
-from control.core.lifecycle import Verb
+from control.core.lifecycle import VERB_NOT_LEGAL, Verb
 from control.core.problem import Problem, Refusal
 from control.runtime.commands import Change, Control
 from control.store import questions, runs
@@ -57,8 +57,17 @@ async def decide(
 
     Raises `no-such-run`, `which-question`, `already-decided`, `verb-not-legal`, `answer-invalid`.
     """
-    async with control.transaction() as conn:
-        await _refuse_second(control, conn, run_id, interrupt_id)
+    try:
+        return await _decide(control, run_id, word, answer=answer, interrupt_id=interrupt_id, note=note)
+    except Refusal as refusal:
+        if refusal.problem is VERB_NOT_LEGAL and interrupt_id is not None:
+            await _refuse_second(control, run_id, interrupt_id)
+        raise
+
+
+async def _decide(
+    control: Control, run_id: UUID, word: Word, *, answer: Any, interrupt_id: str | None, note: str | None
+) -> Run:
     async with control.changing(run_id, _VERB[word]) as change:
         question = await _meant(change, word, interrupt_id)
         packet = json.loads(question.packet)
@@ -79,12 +88,11 @@ async def decide(
         return await change.save(replace(change.run, woken_at=change.at), [entry])
 
 
-async def _refuse_second(control: Control, conn: Any, run_id: UUID, interrupt_id: str | None) -> None:
+async def _refuse_second(control: Control, run_id: UUID, interrupt_id: str) -> None:
     """Whoever decides second is told who decided, and when, whatever the run has become since."""
-    if interrupt_id is None:
-        return
-    run = await runs.read_run(conn, control.tenant, run_id)
-    known = await questions.read_approval(conn, run, interrupt_id)
+    async with control.transaction() as conn:
+        run = await runs.read_run(conn, control.tenant, run_id)
+        known = await questions.read_approval(conn, run, interrupt_id)
     if known is not None and known.decision is not None:
         raise _decided(known)
 
