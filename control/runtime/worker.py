@@ -140,12 +140,14 @@ class Worker:
     def _begin(self, claimed: Claimed) -> None:
         attempt = Attempt(claimed, self._workflows[claimed.workflow], self._tools, claimed.fence(self.worker_id))
         self._attempts[claimed.run_id] = attempt
+        _log.info("run %s claimed: %s, epoch %d", claimed.run_id, claimed.workflow, claimed.epoch)
         task = asyncio.create_task(attempt.run(), name=f"attempt {claimed.run_id}")
         self._running.add(task)
         task.add_done_callback(lambda done: self._ended(attempt, done))
 
     def _ended(self, attempt: Attempt, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
+        _log.info("run %s let go", attempt.claimed.run_id)
         if self._attempts.get(attempt.claimed.run_id) is attempt:
             del self._attempts[attempt.claimed.run_id]
         self._work.set()
