@@ -250,3 +250,19 @@ def _with_undelivered(account: Account, undelivered: frozenset[str]) -> Account:
 def _execution(entry: Entry) -> Execution | None:
     named: Any = entry.body.get("execution")
     return Execution(named) if named else None
+
+
+def parts_at(entries: Iterable[Entry], checkpoint_id: str) -> tuple[str, ...]:
+    """The nodes that had finished when a checkpoint was committed, in order. A rewind goes back in this too."""
+    parts: tuple[str, ...] = ()
+    at: dict[str, tuple[str, ...]] = {}
+    for entry in entries:
+        body = entry.body
+        if entry.kind is Kind.STEPPED:
+            parts = tuple(dict.fromkeys((*parts, *body["nodes"])))
+        elif entry.kind is Kind.REWOUND:
+            parts = at.get(body["to_checkpoint_id"], ())
+        else:
+            continue
+        at[body["checkpoint_id"]] = parts
+    return at.get(checkpoint_id, ())

@@ -20,7 +20,7 @@ _TITLE_LENGTH: Final = 200  # characters
 class Question:
     """Something only a person may answer. `packet` is the JSON text shown to them, byte for byte what is stored.
 
-    Only an approval expires, since silence can stand for a no, but not for an input.
+    Only an approval expires, since silence can stand for a no, but not for an input. `evidence` names what was shown.
     """
 
     interrupt_id: str
@@ -29,6 +29,7 @@ class Question:
     packet: str
     schema: Mapping[str, Any] | None
     expires_in: timedelta | None = None
+    evidence: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ def recognise(interrupt_id: str, value: Any, schema: Mapping[str, Any] | None) -
         title=_title(value),
         packet=packet_text(value),
         schema=schema,
+        evidence=_evidence(value),
         expires_in=_span(value.get("expires_in_s")) if asked == "approval" and isinstance(value, Mapping) else None,
     )
 
@@ -87,6 +89,13 @@ def _suspension(interrupt_id: str, value: Mapping[str, Any]) -> Suspension:
 
 def _span(seconds: Any) -> timedelta | None:
     return timedelta(seconds=seconds) if isinstance(seconds, int | float) else None
+
+
+def _evidence(value: Any) -> tuple[str, ...]:
+    """What each piece of evidence is called, for the story."""
+    pieces = value.get("evidence") if isinstance(value, Mapping) else None
+    named = ((piece.get("kind") or piece.get("title")) for piece in pieces or () if isinstance(piece, Mapping))
+    return tuple(str(name) for name in named if name)
 
 
 def _title(value: Any) -> str:

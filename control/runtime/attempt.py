@@ -170,6 +170,10 @@ class Attempt:
         async with self.tools.saver.reading() as conn:
             return (await heads(conn, [self.claimed.thread_id]))[self.claimed.thread_id]
 
+    def _own(self, head: Head) -> Head:
+        """The head if this run wrote it. An earlier run's is a past to build on: of this run nothing is stored yet."""
+        return head if head.metadata.get("run_id") == str(self.claimed.run_id) else Head(head.thread_id, Execution.NONE)
+
     async def _entry(self, head: Head | None) -> Enter | Ended:
         """Where to go on. A head of another run on the thread is a past to build on, not a place to go on from."""
         if head is None or head.metadata.get("run_id") != str(self.claimed.run_id):
@@ -311,7 +315,7 @@ class Attempt:
         await self._write(ending, delivered=set())
 
     async def _record(self, ended: Ended) -> None:
-        head = _in_the_light_of(await self._head(), ended)
+        head = _in_the_light_of(self._own(await self._head()), ended)
         async with self.tools.database.scope("control_flush", self.claimed.tenant) as conn:
             run = await runs.read_run(conn, self.claimed.tenant, self.claimed.run_id)
             if run.epoch != self.claimed.epoch:

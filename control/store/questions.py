@@ -100,7 +100,7 @@ def decided(interrupt_id: str, word: Word, answer: str, *, note: str | None, by:
 
 
 async def withdraw(conn: AsyncConnection[Any], run: Run, *, keep: Sequence[str], why: str, at: datetime) -> list[Entry]:
-    """Close what the head no longer asks or waits for: everything but `keep`. Returns the ledger's entries."""
+    """Close what the head no longer asks or waits for, answered or not: all but `keep`. Returns the ledger's entries."""
     gone: list[Entry] = []
     async with conn.cursor(row_factory=dict_row) as cursor:
         for query in (_APPROVALS["supersede"], _WAITS["withdraw"]):
@@ -108,7 +108,6 @@ async def withdraw(conn: AsyncConnection[Any], run: Run, *, keep: Sequence[str],
             gone += [
                 ("superseded", "control", {"interrupt_id": row["interrupt_id"], "why": why})
                 for row in await cursor.fetchall()
-                if row["was_open"]
             ]
     return gone
 

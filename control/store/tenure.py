@@ -18,11 +18,11 @@ TENURE: Final = "__control_tenure"
 @dataclass(slots=True, eq=False)
 class Tenure:
     """asked: interrupts that have their row already. cheap: nodes whose step may be lost and redone, so that its
-    checkpoint is acknowledged before it is durable. ran: tasks (id, path) that wrote since the last root checkpoint. parts: the
-    names of all nodes that finished in this run, in order. names: the node of each task, since the path of a task made
-    by `Send` does not tell. on_lost: called once, when a write finds that the claim is gone. unwritten: writes
-    acknowledged early; `broken` is why one of them failed. shortfalls: parts for which a handler stood in. untouched:
-    the thread was made with the run, and nothing has been read from or written to it yet.
+    checkpoint is acknowledged before it is durable. ran: tasks (id, path) that wrote since the last root checkpoint.
+    parts: the names of all nodes that finished in this run, in order. names: the node of each task, since the path of a
+    task made by `Send` does not tell. on_lost: called once, when a write finds that the claim is gone. unwritten:
+    writes acknowledged early; `broken` is why one of them failed. shortfalls: parts for which a handler stood in.
+    untouched: the thread was made with the run, and nothing has been read from or written to it yet.
     """
 
     fence: Fence

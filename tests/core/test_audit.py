@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control.core.audit import CHANGES, Account, replay
+from control.core.audit import CHANGES, Account, parts_at, replay
 from control.core.execution import Execution
 from control.core.facts import Fit, OutcomeKind
 from control.core.ledger import Entry, Kind, verify
@@ -192,3 +192,17 @@ def test_a_ledger_that_begins_in_the_middle_is_a_bug() -> None:
 def test_an_order_nobody_knows_is_a_bug() -> None:
     with pytest.raises(ValueError, match="no order is called explode"):
         Book().write("ordered", verb="explode").account()
+
+
+def test_a_rewind_goes_back_in_progress_too() -> None:
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def stepped(checkpoint: str, *nodes: str) -> Entry:
+        return Entry(1, at, Kind.STEPPED, "w", 1, {"checkpoint_id": checkpoint, "step": 0, "nodes": list(nodes)})
+
+    back = Entry(4, at, Kind.REWOUND, "ana", 1, {"checkpoint_id": "c3", "to_checkpoint_id": "c1"})
+    entries = [stepped("c1", "read"), stepped("c2", "score", "read"), back, stepped("c4", "ask")]
+    assert parts_at(entries, "c2") == ("read", "score")
+    assert parts_at(entries, "c3") == ("read",)
+    assert parts_at(entries, "c4") == ("read", "ask")
+    assert parts_at(entries, "gone") == ()

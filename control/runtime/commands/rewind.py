@@ -14,11 +14,14 @@ from uuid import UUID
 from langgraph.checkpoint.base.id import uuid6
 from psycopg.rows import dict_row
 
+from control.core.audit import parts_at
+from control.core.execution import Head
 from control.core.lifecycle import Verb
 from control.core.problem import Problem
 from control.runtime.commands import Change, Control
 from control.store import questions
 from control.store.checkpoints import heads
+from control.store.listing import entries
 from control.store.runs import Run
 from control.store.sql import read
 
@@ -42,16 +45,24 @@ async def rewind(control: Control, run_id: UUID, checkpoint_id: str | None = Non
         forked = await _fork(change, origin)
         gone = await questions.withdraw(change.conn, change.run, keep=[], why="the run was rewound", at=change.at)
         head = (await heads(change.conn, [change.run.thread_id]))[change.run.thread_id]
-        body = {"checkpoint_id": forked, "to_checkpoint_id": origin, "execution": str(head.state)}
-        return await change.save(_afresh(change, head.state, forked, head.step), [*gone, ("rewound", control.by, body)])
+        body = {
+            "checkpoint_id": forked,
+            "to_checkpoint_id": origin,
+            "step": head.step,
+            "execution": str(head.state),
+        }
+        told = [entry async for entry in entries(change.conn, control.tenant, run_id)]
+        done = parts_at(told, origin)
+        return await change.save(_afresh(change, head, done), [*gone, ("rewound", control.by, body)])
 
 
-def _afresh(change: Change, execution: str, checkpoint_id: str, step: int | None) -> Run:
+def _afresh(change: Change, head: Head, done: tuple[str, ...]) -> Run:
     return replace(
         change.run,
-        execution=execution,
-        head_checkpoint_id=checkpoint_id,
-        head_step=step,
+        execution=head.state,
+        head_checkpoint_id=head.checkpoint_id,
+        head_step=head.step,
+        parts=list(done),
         outcome=None,
         outcome_at=None,
         failure=None,

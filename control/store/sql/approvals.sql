@@ -33,7 +33,7 @@ returning interrupt_id;
 update control.approval set decision = coalesce(decision, 'superseded'), decided_at = coalesce(decided_at, %(at)s),
        delivered_at = %(at)s
 where tenant = %(tenant)s and run_id = %(run_id)s and delivered_at is null and interrupt_id <> all (%(keep)s)
-returning interrupt_id, decision = 'superseded' as was_open;
+returning interrupt_id;
 
 -- :name answers
 -- What has been answered and not delivered: the resume value of each interrupt.

@@ -44,7 +44,7 @@ returning w.interrupt_id, w.kind, w.signal;
 update control.wait set withdrawn_at = case when fired_at is null then %(at)s end, delivered_at = %(at)s
 where tenant = %(tenant)s and run_id = %(run_id)s and delivered_at is null and withdrawn_at is null
   and interrupt_id <> all (%(keep)s)
-returning interrupt_id, fired_at is null as was_open;
+returning interrupt_id;
 
 -- :name fired
 -- What has fired and was not delivered: the resume value of each interrupt.
