@@ -163,9 +163,14 @@ def _complete(starts: str, arrived: set[str]) -> bool:
 
 def _pending_sends(stored: Iterable[_Stored], packets: Sequence[bytes], reader: _Reader) -> tuple[str, ...] | None:
     tasks = next((s for s in stored if s.name == SENDS and s.type is not None), None)
-    if tasks is None or tasks.type == _READABLE:
-        return tuple(_sent_to(packet) for packet in packets)
+    if tasks is None:
+        return ()
+    nodes = tuple(_sent_to(packet) for packet in packets)
+    if tasks.type == _READABLE and (any(nodes) or tasks.size in ("0", "1")):
+        return nodes
     reader.unread.add(str(tasks.type))
+    if tasks.type == _READABLE:
+        return None  # bytes that are neither Sends nor an empty list
     some = int(tasks.size or 0) > _EMPTY_SENDS if tasks.updated is None else tasks.updated == "true"
     return None if some else ()
 
