@@ -15,6 +15,7 @@ from typing import Any, Final
 
 PULL: Final = "~__pregel_pull, "
 PUSH: Final = "~__pregel_push, "
+EDIT: Final = "~__interrupt__, "  # what update_state stores
 START: Final = "__start__"
 SENDS: Final = "__pregel_tasks"
 BRANCH: Final = "branch:to:"
@@ -124,8 +125,11 @@ def scheduled(recorded: Recorded, digest: Digest) -> tuple[Slot, ...]:
 
 
 def _pulls(recorded: Recorded, names: Iterable[str], digest: Digest) -> tuple[Slot, ...]:
-    slots = []
+    slots, edited = [], any(trace.path.startswith(EDIT) for trace in recorded.traces)
     for name in dict.fromkeys(names):
+        if not edited:  # the path is enough
+            slots.append(Slot(name, PULL + name))
+            continue
         triggers = sorted(channel.name for channel in recorded.channels if channel.target == name)
         parts = (name, _next_step(recorded), name, "__pregel_pull", *(triggers or [BRANCH + name]))
         slots.append(Slot(name, PULL + name, _task_id(recorded.checkpoint_id, parts, digest)))

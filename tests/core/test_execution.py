@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from hashlib import md5
+from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -28,13 +30,13 @@ def branch(node: str) -> Channel:
     return Channel(f"branch:to:{node}", node, version="2", seen="1")
 
 
-def head_of(*traces: Trace, nodes: tuple[str, ...] = ("a",), **recorded: object) -> Head:
+def head_of(*traces: Trace, nodes: tuple[str, ...] = ("a",), **recorded: Any) -> Head:
     rows = Recorded(CHECKPOINT, {"step": 3}, tuple(branch(node) for node in nodes), traces=traces)
-    return classify("t", replace(rows, **recorded), digest=digest)  # type: ignore[arg-type]
+    return classify("t", replace(rows, **recorded), digest=digest)
 
 
-def trace(node: str, **facts: object) -> Trace:
-    return replace(Trace(f"id-{node}", PULL + node), **facts)  # type: ignore[arg-type]
+def trace(node: str, **facts: Any) -> Trace:
+    return replace(Trace(f"id-{node}", PULL + node), **facts)
 
 
 @st.composite
@@ -91,9 +93,9 @@ def test_the_state_agrees_with_the_tasks_it_is_made_of(recorded: Recorded) -> No
 
 
 @given(recordings(), st.randoms())
-def test_the_order_of_the_rows_does_not_matter(recorded: Recorded, random: object) -> None:
+def test_the_order_of_the_rows_does_not_matter(recorded: Recorded, random: Random) -> None:
     shuffled = list(recorded.traces)
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    random.shuffle(shuffled)
     again = classify("t", replace(recorded, traces=tuple(shuffled)), digest=digest)
     assert again == classify("t", recorded, digest=digest)
 
@@ -191,6 +193,17 @@ def test_sends_are_told_apart_by_position_and_replaced_by_a_command() -> None:
     done = Trace(head.tasks[1].task_id or "", head.tasks[1].path, done=True)
     assert head_of(done, nodes=(), sends=("w", "", "w")).tasks[1].done
     assert head_of(done, nodes=(), sends=("w", "", "w"), goto_sends=("v",)).next == ("v",)
+
+
+def test_output_that_update_state_stored_for_a_task_makes_it_done() -> None:
+    """It lies under a path of its own; the task is known by its id, which hashes the channels that trigger it."""
+    join = Channel("join:x+y:a", "a", version="0", available=False)
+    known = head_of(channels=(branch("a"), join))
+    parts = "a" + "4" + "a" + "__pregel_pull" + "branch:to:a" + "join:x+y:a"
+    hexed = digest(bytes.fromhex(CHECKPOINT.replace("-", "")) + parts.encode())
+    task_id = f"{hexed[:8]}-{hexed[8:12]}-{hexed[12:16]}-{hexed[16:20]}-{hexed[20:]}"
+    edited = head_of(Trace(task_id, "~__interrupt__, 0000000000", done=True), channels=(branch("a"), join))
+    assert (known.state, edited.state) == (Execution.RUNNABLE, Execution.BARRIER)
 
 
 def test_an_unsure_channel_counts_only_where_nothing_surer_does() -> None:

@@ -20,6 +20,7 @@ import ormsgpack
 import psycopg
 import pytest
 from langgraph.checkpoint.postgres import PostgresSaver
+from langgraph.func import entrypoint
 from langgraph.graph import START, StateGraph
 from langgraph.types import Interrupt, Send, interrupt
 from psycopg.rows import dict_row
@@ -378,6 +379,20 @@ def test_a_question_outlives_the_node_that_asked_it(conn: psycopg.Connection[Any
     assert thread.snapshot().next == ()
     head = head_of(conn, thread)
     assert (head.state, head.next, len(head.open)) == (Execution.WAITING, ("b",), 1)
+
+
+def test_a_renamed_entrypoint_has_read_its_input(conn: psycopg.Connection[Any], thread: Thread) -> None:
+    """Two readers of one input channel are on record; the later one counts, whatever their names."""
+    for name in ("zeta", "alpha", "zeta"):
+
+        def flow(given: Any) -> Any:
+            return given
+
+        flow.__name__ = name
+        thread.graph = entrypoint(checkpointer=thread.saver)(flow)
+        thread.go({"n": 1})
+        assert thread.error is None
+        assert head_of(conn, thread).state is Execution.FINISHED
 
 
 def test_metadata_of_the_head_comes_along(conn: psycopg.Connection[Any], thread: Thread) -> None:

@@ -1,13 +1,13 @@
 -- :name heads
 -- Everything recorded on the head of each thread that says where it stands: one row per thread asked for, in any order.
--- State values are not read: of the head's own JSON one detoast; of the blobs those of control channels, and only where
--- the version is news to the node it triggers; of Sends and of recorded answers the first bytes, which hold the node and
--- the number. Every lookup is an index probe; LATERAL with LIMIT or an aggregate keeps the planner from joining whole
--- tables, and the array in a subselect from taking a thousand ids for a cost worth compiling (JIT) for.
+-- State values are not read: of the head's own JSON one detoast; of the blobs those of control channels, and only
+-- where the version is news to the node it triggers; of Sends and of recorded answers the first bytes, which hold the
+-- node and the number. Every lookup is an index probe; LATERAL with LIMIT or an aggregate keeps the planner from
+-- joining whole tables, and the array in a subselect from taking a thousand ids for a cost worth compiling (JIT) for.
 -- channels: {name, node, version, version seen, inline, in updated_channels, type, size}; channel_blobs beside it.
 -- sends: the beginning of each Send in __pregel_tasks.
--- writes: {checkpoint_ns, task_id, task_path, channel, type, xmin, deferred}; write_blobs beside it. `deferred` is for a
--- branch that a command asked for: a deferred node's channel once held a value of its own, others only inline ones.
+-- writes: {checkpoint_ns, task_id, task_path, channel, type, xmin, deferred}; write_blobs beside it. `deferred` is for
+-- a branch that a command asked for: a deferred node's channel once held a value of its own, others only inline ones.
 -- locks: none
 select t.thread_id, h.checkpoint_id, h.metadata, d.channels, d.channel_blobs, d.sends, w.writes, w.write_blobs,
   n.writes as nested, n.write_blobs as nested_blobs, o.orphan_writes, d.format
@@ -35,10 +35,10 @@ left join lateral (
     from (select case when k.key ^@ 'branch:to:' then substr(k.key, 11) else split_part(k.key, ':', 3) end as node) r
     where k.key <> '__start__'
     union all
-    select r.node, r.seen ->> k.key
-    from jsonb_each(case when k.key = '__start__' then j.versions_seen end) as r (node, seen)
-    where r.seen ? k.key and r.node not in ('__input__', '__interrupt__', '__snapshot_bumps__')
-    limit 1
+    (select r.node, r.seen ->> k.key
+     from jsonb_each(case when k.key = '__start__' then j.versions_seen end) as r (node, seen)
+     where r.seen ? k.key and r.node not in ('__input__', '__interrupt__', '__snapshot_bumps__')
+     order by r.seen ->> k.key collate "C" desc limit 1)
   ) s on true
   left join lateral (
     select b.type, b.blob
@@ -76,14 +76,17 @@ left join lateral (
   where k.key in ('__start__', '__pregel_tasks') or k.key ^@ 'branch:to:' or k.key ^@ 'join:'
 ) d on true
 left join lateral (
-  select array_agg(array[w.checkpoint_ns, w.task_id, w.task_path, w.channel, w.type, w.xmin::text, w.deferred]) as writes,
+  select array_agg(array[
+      w.checkpoint_ns, w.task_id, w.task_path, w.channel, w.type, w.xmin::text, w.deferred
+    ]) as writes,
     array_agg(w.blob) as write_blobs,
     array_agg(w.task_id) filter (where w.channel = '__interrupt__') as asking
   from (
     select w.checkpoint_ns, w.task_id, w.task_path, w.channel, w.type, w.xmin, case
         when w.channel in ('__error__', '__interrupt__') then w.blob
         when w.channel = '__resume__' then substring(w.blob from 1 for 8)
-        when w.channel = '__pregel_tasks' and w.task_id = '00000000-0000-0000-0000-000000000000' then substring(w.blob from 1 for 600)
+        when w.channel = '__pregel_tasks' and w.task_id = '00000000-0000-0000-0000-000000000000'
+        then substring(w.blob from 1 for 600)
       end as blob,
       case when w.channel ^@ 'branch:to:' and w.task_id = '00000000-0000-0000-0000-000000000000' then exists (
         select from checkpoint_blobs b
@@ -114,7 +117,8 @@ left join lateral (
     from space s where s.ns like '%%|%%:%%' and split_part(s.ns, ':', 1) like '%%|%%'
     union all
     select split_part(s.ns, ':', 1) || ':' || a.task_id,
-      split_part(s.ns, ':', 1) || ':' || left(a.task_id, -1) || translate(right(a.task_id, 1), '0123456789abcdef', '123456789abcdefg'), ''
+      split_part(s.ns, ':', 1) || ':' || left(a.task_id, -1)
+        || translate(right(a.task_id, 1), '0123456789abcdef', '123456789abcdefg'), ''
     from space s, unnest(w.asking) as a (task_id) where s.ns like '%%:%%' and split_part(s.ns, ':', 1) not like '%%|%%'
   )
   select array_agg(array[x.checkpoint_ns, x.task_id, x.task_path, x.channel, x.type, x.xmin::text, null]) as writes,
@@ -135,7 +139,8 @@ left join lateral (
   join lateral (
     select x.*, x.xmin
     from checkpoint_writes x
-    where x.thread_id = t.thread_id and x.checkpoint_ns = q.checkpoint_ns and x.checkpoint_id = q.checkpoint_id and x.task_id = q.task_id
+    where x.thread_id = t.thread_id and x.checkpoint_ns = q.checkpoint_ns and x.checkpoint_id = q.checkpoint_id
+      and x.task_id = q.task_id
     offset 0
   ) x on true
 ) n on w.asking is not null
