@@ -1,8 +1,8 @@
 """What a person's answer becomes: the value that the waiting graph is resumed with.
 
-The SDK's questions take who answered and when along with the answer. LangChain's approvals take a decision in the shape
-of the request: one per action of a batched `HITLRequest`, one for a `tool_approval`, a list of one for a
-`HumanInterrupt`. Any other question takes the answer as it was given.
+The SDK's questions take who answered and when along with the answer; its doubts take which call was doubted.
+LangChain's approvals take a decision in the shape of the request: one per action of a batched `HITLRequest`, one for a
+`tool_approval`, a list of one for a `HumanInterrupt`. Any other question takes the answer as it was given.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ def resume_value(packet: Any, word: Word, answer: Any, *, note: str | None, by: 
             return {"decision": _imperative(word), "answer": answer, **signed}
         case "control.question":
             return {"answer": answer, **signed}
+        case "control.doubt" if isinstance(answer, Mapping) and "call" in packet:
+            return {"call": packet["call"], **answer}
     if word is Word.ANSWERED or answer is not None:
         return answer
     return _langchain(packet, word, note)
