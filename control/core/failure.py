@@ -1,9 +1,9 @@
 """What kind of failure an exception is, and when to try again.
 
 The class decides what follows: a transient failure is retried by itself, the others wait for somebody or end the run.
-Exceptions are told apart by the names in their ancestry and by the HTTP status they carry, so that nothing of
-LangGraph, httpx or a model's SDK is imported. A cause (`raise ... from`) is consulted where the exception itself says
-nothing.
+Exceptions are told apart by the names in their ancestry and by the HTTP status or SMTP reply they carry, so that
+nothing of LangGraph, httpx or a model's SDK is imported. A cause (`raise ... from`) is consulted where the exception
+itself says nothing.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ BY_NAME: Final[Mapping[str, FailureClass]] = {
     "builtins.InterruptedError": FailureClass.TRANSIENT,
     "asyncio.exceptions.CancelledError": FailureClass.TRANSIENT,
     "socket.gaierror": FailureClass.TRANSIENT,
+    "smtplib.SMTPServerDisconnected": FailureClass.TRANSIENT,
+    "smtplib.SMTPConnectError": FailureClass.TRANSIENT,
     "builtins.TypeError": FailureClass.PERMANENT,
     "builtins.LookupError": FailureClass.PERMANENT,
     "builtins.ValueError": FailureClass.PERMANENT,
@@ -81,6 +83,8 @@ def _class_of(exc: BaseException) -> FailureClass | None:
         return declared
     if (status := _http_status(exc)) is not None:
         return FailureClass.TRANSIENT if status >= 500 or status in RETRYABLE_HTTP else FailureClass.PERMANENT
+    if _asked_to_come_back(exc):
+        return FailureClass.TRANSIENT
     if isinstance(exc, OSError) and exc.errno in NETWORK_ERRNOS:
         return FailureClass.TRANSIENT
     return next((found for kind in type(exc).__mro__ if (found := _class_of_type(kind))), None)
@@ -100,6 +104,15 @@ def _http_status(exc: BaseException) -> int | None:
         if isinstance(status, int) and not isinstance(status, bool) and 400 <= status <= 599:
             return status
     return None
+
+
+def _asked_to_come_back(exc: BaseException) -> bool:
+    """Whether a mail server answered 4xx, such as "greylisted": to the sender, or about every recipient."""
+    replies = [getattr(exc, "smtp_code", None)]
+    refused = getattr(exc, "recipients", None)
+    if isinstance(refused, Mapping) and refused:
+        replies = [reply[0] if isinstance(reply, tuple) and reply else None for reply in refused.values()]
+    return all(isinstance(code, int) and 400 <= code <= 499 for code in replies)
 
 
 def _causes(exc: BaseException) -> Iterator[BaseException]:

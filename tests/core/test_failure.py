@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import smtplib
 import socket
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType, SimpleNamespace
@@ -70,6 +71,15 @@ CASES = [
     (httpx.ConnectTimeout("slow"), "transient"),
     (httpx.RemoteProtocolError("cut off"), "transient"),
     (httpx.UnsupportedProtocol("ftp"), "permanent"),
+    (smtplib.SMTPServerDisconnected("gone"), "transient"),
+    (smtplib.SMTPConnectError(-1, "no greeting"), "transient"),
+    (smtplib.SMTPDataError(451, b"try again later"), "transient"),
+    (smtplib.SMTPDataError(554, b"spam"), "permanent"),
+    (smtplib.SMTPSenderRefused(421, b"too many connections", "a@bank.example"), "transient"),
+    (smtplib.SMTPAuthenticationError(535, b"who are you"), "permanent"),
+    (smtplib.SMTPRecipientsRefused({"b@home.example": (450, b"greylisted")}), "transient"),
+    (smtplib.SMTPRecipientsRefused({"b@home.example": (450, b"later"), "c@d.example": (550, b"who")}), "permanent"),
+    (smtplib.SMTPRecipientsRefused({}), "permanent"),
     (psycopg.OperationalError("server closed"), "transient"),
     (psycopg.errors.DeadlockDetected("deadlock"), "transient"),
     (psycopg.errors.UniqueViolation("twice"), "permanent"),
@@ -109,7 +119,7 @@ def test_an_exception_that_says_nothing_is_judged_by_its_cause() -> None:
 def test_the_names_in_the_table_exist_in_the_installed_libraries() -> None:
     for name in BY_NAME:
         module, _, kind = name.rpartition(".")
-        if module in ("langgraph.errors", "builtins", "asyncio.exceptions", "socket", "httpx", "psycopg"):
+        if module in ("langgraph.errors", "builtins", "asyncio.exceptions", "socket", "smtplib", "httpx", "psycopg"):
             found = getattr(__import__(module, fromlist=["_"]), kind)
             assert f"{found.__module__}.{found.__qualname__}" == name
 
