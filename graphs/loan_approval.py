@@ -258,18 +258,18 @@ def build() -> StateGraph[LoanState, None, LoanInput, LoanState]:
 
 
 def _evidence(state: LoanState) -> list[dict[str, Any]]:
+    """What the officer sees. The story names the kinds: "having seen 3 pages, the credit report, ..."."""
     asked, flow, bureau = state["application"], state["cash_flow"], state["bureau"]
     shown = ("amount_eur", "term_months", "purpose", "income_month_eur", "employer", "employed_since", "consent")
-    pages = [
-        {"kind": "page", "file": asked["document"], "page": asked["page_of"][name], "entry": name, "value": asked[name]}
-        for name in shown
-    ]
+    pages: dict[int, dict[str, Any]] = {}
+    for name in shown:
+        pages.setdefault(asked["page_of"][name], {})[name] = asked[name]
     return [
         *({"kind": "rule", **finding} for finding in state["verdict"]["findings"]),
-        *pages,
-        {"kind": "statements", **flow},
-        {"kind": "bureau", **bureau},
-        {"kind": "risk", **state["risk"]},
+        *({"kind": "page", "file": asked["document"], "page": page, **pages[page]} for page in sorted(pages)),
+        {"kind": "statement summary", **flow},
+        {"kind": "credit report", **bureau},
+        {"kind": "risk score", **state["risk"]},
         {"kind": "memo", **state["memo"]},
     ]
 

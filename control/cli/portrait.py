@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 
 from control.cli.follow import parts
-from control.cli.output import moment, span, table, text, word
+from control.cli.output import moment, span, table, text, visible, word
 from control.cli.standing import Standing
 from control.core.lifecycle import Verb
 from control.core.translation import WORDS
@@ -23,6 +24,7 @@ _LINES: Final = (
     ("risk", "risk"), ("confidence", "confidence"), ("reversible", "can be undone"), ("on_yes", "on yes"),
     ("on_no", "on no"), ("on_silence", "on silence"),
 )
+_BETWEEN: Final = " · "
 _HOW: Final = {"called": "called", "probed": "found done", "told": "a person said so", None: ""}
 
 
@@ -34,7 +36,7 @@ def portrait(standing: Standing) -> RenderableType:
 def _sections(standing: Standing) -> Iterator[RenderableType]:
     yield _header(standing)
     for question in standing.questions:
-        yield Panel(_question(question, standing), title=text(question.title, "bold"), title_align="left", expand=False)
+        yield asking(question, standing)
     if standing.effects:
         yield table(("effect", "state", "calls", "how", "began"), map(_effect, standing.effects))
     yield _next(standing)
@@ -63,6 +65,11 @@ def _header(standing: Standing) -> Table:
     return grid
 
 
+def asking(question: Approval, standing: Standing) -> Panel:
+    """An open question, with everything that its asker gave to decide it on."""
+    return Panel(_question(question, standing), title=text(question.title, "bold"), title_align="left", expand=False)
+
+
 def _question(question: Approval, standing: Standing) -> Table:
     """The packet, readably; whatever has no line of its own is shown as it is."""
     packet: Any = json.loads(question.packet)
@@ -73,7 +80,7 @@ def _question(question: Approval, standing: Standing) -> Table:
     else:
         grid.add_row(text("action"), _pairs(packet["action"])) if packet.get("action") else None
         for item in packet.get("evidence") or ():
-            grid.add_row(text("evidence"), _pairs(item))
+            grid.add_row(text("evidence"), _piece(item))
         for key, label in _LINES:
             if packet.get(key) is not None:
                 grid.add_row(text(label), text(_told(packet[key])))
@@ -86,13 +93,25 @@ def _question(question: Approval, standing: Standing) -> Table:
 
 
 def _pairs(item: Any) -> RenderableType:
-    """An action, or a piece of evidence: one line for each of its values."""
+    """An action: one line for each of its values."""
     if not isinstance(item, Mapping):
         return text(_told(item))
     grid = _grid()
     for key, value in item.items():
         grid.add_row(text(key.replace("_", " "), "dim"), text(_told(value)))
     return grid
+
+
+def _piece(item: Any) -> RenderableType:
+    """A piece of evidence, running on; a text that could pass for the next value is shown in quotes."""
+    if not isinstance(item, Mapping):
+        return text(_told(item))
+    shown = Text()
+    for key, value in item.items():
+        told = visible(_told(value))
+        shown.append(_BETWEEN if shown else "").append(f"{visible(key).replace('_', ' ')} ", "dim")
+        shown.append(json.dumps(told, ensure_ascii=False) if _BETWEEN.strip() in told else told)
+    return shown
 
 
 def _told(value: Any) -> str:

@@ -85,9 +85,9 @@ async def test_the_officer_sees_what_the_question_rests_on(*, loan: Any, outside
     assert [item["rule"] for item in by_kind["rule"]] == ["R4"]
     assert {item["page"] for item in by_kind["page"]} == {1, 2, 3}
     pages = PdfReader(files_of("lindqvist")["application_pdf"]).pages
-    employer = next(item for item in by_kind["page"] if item["entry"] == "employer")
-    assert employer["value"] in pages[employer["page"] - 1].extract_text()
-    (flow,), (bureau,), (memo,) = by_kind["statements"], by_kind["bureau"], by_kind["memo"]
+    employer = next(item for item in by_kind["page"] if "employer" in item)
+    assert employer["employer"] in pages[employer["page"] - 1].extract_text()
+    (flow,), (bureau,), (memo,) = by_kind["statement summary"], by_kind["credit report"], by_kind["memo"]
     assert (flow["lines"], flow["salary_months"], flow["breaks"]) == (147, 6, [])
     assert bureau["score"] == 702
     assert "no model was asked" in memo["text"] and "Lindqvist" not in memo["text"]
@@ -182,7 +182,7 @@ async def test_a_statement_that_was_tampered_with_goes_to_a_person(
     await loan.ainvoke({**files, "statements": [str(forged), files["statements"][1]]}, RUN)
     asked = (await question(loan)).value
     assert [item["rule"] for item in asked["evidence"] if item["kind"] == "rule"] == ["R7"]
-    (flow,) = (item for item in asked["evidence"] if item["kind"] == "statements")
+    (flow,) = (item for item in asked["evidence"] if item["kind"] == "statement summary")
     assert flow["breaks"] == [f"forged.csv:{salary + 1}"]
 
 
