@@ -35,7 +35,9 @@ def loan_services(folder: Path, *, risk_failures: int = 2) -> Iterator[dict[str,
 def _service(name: str, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", f"graphs.services.{name}", "--with-parent", *options]
     root = Path(__file__).parents[2]
-    with subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    pipe = subprocess.PIPE
+    # In a session of its own, Ctrl-C reaches it through its parent alone, which has something to ask it first.
+    with subprocess.Popen(command, cwd=root, stdin=pipe, stdout=pipe, start_new_session=True) as process:
         try:
             yield process
         finally:
