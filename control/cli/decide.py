@@ -95,7 +95,9 @@ class _Given:
     async def decide(self, control: Control, run_id: UUID) -> Run:
         from control.runtime.commands.decide import decide
 
-        return await decide(control, run_id, self.word, self.answer, interrupt_id=self.interrupt_id, note=self.note)
+        return await decide(
+            control, run_id, self.word, answer=self.answer, interrupt_id=self.interrupt_id, note=self.note
+        )
 
 
 def _as_json(question: Waiting) -> dict[str, Any]:

@@ -168,6 +168,6 @@ def signal(
     async def act(control: Control, run_id: UUID) -> Run:
         from control.runtime.commands.signal import signal as command
 
-        return await command(control, run_id, name, value)
+        return await command(control, run_id, name, payload=value)
 
     order(ctx, run, act, wait=wait, as_json=as_json)

@@ -14,7 +14,6 @@ import logging
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import Any, Final
 
 from langchain_core.runnables import RunnableConfig
@@ -23,14 +22,13 @@ from langgraph.pregel import Pregel
 from langgraph.runtime import RunControl
 from langgraph.types import Command
 
-from control.core import execution as rows
 from control.core.execution import Execution, Head
-from control.core.facts import Facts, Fit, Outcome, OutcomeKind
-from control.core.failure import FailureClass, classify
+from control.core.facts import Fit, OutcomeKind
+from control.core.failure import FailureClass
 from control.core.problem import Problem, Refusal
-from control.core.retry import RetryPolicy, next_retry
-from control.core.run_status import TERMINAL, index
+from control.runtime.ending import Ended, Scene, conclude, failed, finished, told
 from control.runtime.workflows import Workflow
+from control.sdk.call_site import BRANCH
 from control.store import questions, runs
 from control.store.checkpoints import heads
 from control.store.claims import Claimed
@@ -48,12 +46,9 @@ PLAIN_ANSWER: Final = Problem(
     next_step="Rewind the run to its head, which drops it; then answer the question that is open.",
 )
 
-_RETRY_POLICY: Final = RetryPolicy()
 _RECONNECT_S: Final = 1.0
 _log: Final = logging.getLogger(__name__)
 
-BRANCH: Final = "__control_branch"
-"""The configuration key under which a node's default effect keys find how often the run was rewound."""
 _STRICT: Final = "__pregel_strict_resume"
 
 
@@ -62,20 +57,6 @@ class Enter:
     """Run the graph with this input: the run's own, a `Command` with answers, or None to go on."""
 
     value: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How an attempt came to its end, before the rows are asked. `raised` is the exception's `repr`, as rows keep it.
-    certain: the graph itself ran to its end: it raises where it is drained or runs out of steps, so that a stream which
-    ends without a question, of a graph without breakpoints, has nothing left to do."""
-
-    kind: OutcomeKind
-    failure: FailureClass | None = None
-    error: str | None = None
-    raised: str | None = None
-    fit: Fit = Fit.FITS
-    certain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +113,7 @@ class Attempt:
         if self.tenure.unwritten or self.tenure.asked:
             return False
         try:
-            await self._finished()
+            await self._write(finished(self.claimed, self.tenure.shortfalls), set())
         except Refusal as refusal:
             if refusal.problem in (RUN_MOVED, DATABASE_AWAY):
                 return False
@@ -146,7 +127,7 @@ class Attempt:
             return
         _log.error("attempt on run %s broke", self.claimed.run_id, exc_info=error)
         with contextlib.suppress(Refusal):
-            await self._conclude(_failed(error))
+            await self._conclude(failed(error))
 
     def stop(self, reason: str, *, cancel: bool = False) -> None:
         """End at the next step boundary; a cancelled one not later than after the grace."""
@@ -240,7 +221,7 @@ class Attempt:
             if self.tenure.broken and self.tenure.broken.problem is CLAIM_LOST:
                 raise
             _log.info("run %s failed", self.claimed.run_id, exc_info=error)
-            return _failed(error)
+            return failed(error)
 
     async def _stream(self, entry: Enter) -> Ended:
         graph: Pregel[Any, Any, Any, Any] = self.workflow.under(self.tools.saver)
@@ -293,102 +274,25 @@ class Attempt:
                 elif refusal.problem is not RUN_MOVED:
                     raise
 
-    async def _finished(self) -> None:
-        """Record that the graph returned with nothing left to do. The facts are those the claim returned, if they
-        stand.
-        """
-        done = Facts(
-            created_at=self.claimed.created_at,
-            execution=Execution.FINISHED,
-            outcome=Outcome(OutcomeKind.COMPLETED, self.claimed.created_at),
-            shortfalls=self.claimed.shortfalls + self.tenure.shortfalls,
-        )
-        ending = Ending(
-            version=self.claimed.version,
-            outcome=OutcomeKind.COMPLETED,
-            execution=Execution.FINISHED,
-            status=index(done).status,
-            due_at=None,
-            closed=True,
-            retries=0,
-        )
-        await self._write(ending, delivered=set())
-
     async def _record(self, ended: Ended) -> None:
-        head = _in_the_light_of(self._own(await self._head()), ended)
+        head = self._own(await self._head())
         async with self.tools.database.scope("control_flush", self.claimed.tenant) as conn:
             run = await runs.read_run(conn, self.claimed.tenant, self.claimed.run_id)
             if run.epoch != self.claimed.epoch:
                 raise CLAIM_LOST.because(f"Epoch {self.claimed.epoch} was replaced.", run=str(run.run_id))
             asked, now = await runs.questions(conn, run), await runs.now(conn)
-            answered = set(await questions.resume_values(conn, run)) if asked.ready else set()
-        pending = tuple(question.id for question in head.open)
-        after = self._after(run, self._judge(ended, head), head, now=now)
-        settled = replace(asked, ready=len(answered.intersection(pending)))
-        indexed = index(runs.facts_of(after, settled, crash_limit=self.tools.crash_limit))
-        ending = Ending(
-            version=run.version,
-            outcome=str(after.outcome),
-            execution=after.execution,
-            status=indexed.status,
-            due_at=indexed.due_at,
-            closed=indexed.status in TERMINAL,
-            retries=after.retries,
-            failure_class=after.failure_class,
-            failure=after.failure,
-            retry_at=after.retry_at,
-            fit=after.fit,
-            pending=pending,
-        )
-        await self._write(ending, delivered=answered.difference(pending))
-        if indexed.status == "queued":
+            answered = frozenset(await questions.resume_values(conn, run) if asked.ready else ())
+        scene = Scene(run, asked, answered, head, now, self.tools.crash_limit)
+        ending, delivered = conclude(ended, scene, jitter=random.random(), redact=self.tools.saver.serde.redact_text)
+        await self._write(ending, delivered)
+        if ending.status == "queued":
             async with self.tools.database.scope("control_flush", self.claimed.tenant) as conn:
                 await runs.announce(conn, runs.WORK)
 
-    async def _write(self, ending: Ending, *, delivered: set[str]) -> None:
+    async def _write(self, ending: Ending, delivered: set[str]) -> None:
         item = Item(self.fence, asyncio.get_running_loop().create_future(), ending=ending)
-        item.entries.append(("ended", self.tenure.actor, _body(ending, delivered=delivered)))
+        item.entries.append(("ended", self.tenure.actor, told(ending, delivered)))
         await self.tools.flusher.write(item)
-
-    def _judge(self, ended: Ended, head: Head) -> Ended:
-        """What the rows make of an attempt that ended without an error."""
-        if ended.kind not in (OutcomeKind.COMPLETED, OutcomeKind.SUSPENDED):
-            return ended
-        if head.state is Execution.FINISHED:
-            return Ended(OutcomeKind.COMPLETED)
-        if head.open:
-            return Ended(OutcomeKind.SUSPENDED)
-        return Ended(OutcomeKind.BREAKPOINT) if head.state is Execution.RUNNABLE else ended
-
-    def _after(self, run: runs.Run, ended: Ended, head: Head, *, now: datetime) -> runs.Run:
-        """The run as it will be once this attempt has let go."""
-        failed = ended.kind is OutcomeKind.FAILED
-        retry_at = None
-        if failed and ended.failure:
-            retry_at = next_retry(_RETRY_POLICY, ended.failure, run.retries, now=now, jitter=random.random())
-        return replace(
-            run,
-            worker_id=None,
-            claimed_at=None,
-            execution=head.state,
-            outcome=ended.kind,
-            outcome_at=now,
-            failure_class=ended.failure if failed else None,
-            failure={"error": self._redacted(ended.error)} if failed else None,
-            retry_at=retry_at,
-            retries=run.retries + (retry_at is not None) if failed else 0,
-            fit=ended.fit,
-        )
-
-    def _redacted(self, error: str | None) -> str:
-        return self.tools.saver.serde.redact_text(error or "").replace("\0", "\\0")
-
-
-def _failed(error: Exception) -> Ended:
-    if isinstance(error, Refusal):
-        failure = FailureClass.TRANSIENT if error.problem is DATABASE_AWAY else FailureClass.PERMANENT
-        return Ended(OutcomeKind.FAILED, failure, str(error), repr(error))
-    return Ended(OutcomeKind.FAILED, classify(error), f"{type(error).__name__}: {error}", repr(error))
 
 
 async def misfit(graph: Pregel[Any, Any, Any, Any], head: Head) -> str | None:
@@ -399,23 +303,3 @@ async def misfit(graph: Pregel[Any, Any, Any, Any], head: Head) -> str | None:
     if head.state is Execution.WAITING and {i.id for i in state.interrupts} != {q.id for q in head.open}:
         return "the graph no longer asks what the thread waits for"
     return None
-
-
-def _in_the_light_of(head: Head, ended: Ended) -> Head:
-    if ended.raised is None:
-        return head
-    transient = ended.failure is FailureClass.TRANSIENT
-    return rows.with_outcome(head, rows.Outcome(head.checkpoint_id, ended.raised, transient=transient))
-
-
-def _body(ending: Ending, *, delivered: set[str]) -> dict[str, Any]:
-    body: dict[str, Any] = {"outcome": ending.outcome, "execution": ending.execution}
-    if ending.failure_class:
-        body |= {"failure_class": ending.failure_class, "error": (ending.failure or {}).get("error")}
-    if ending.fit != Fit.FITS:
-        body["fit"] = ending.fit
-    if ending.retry_at:
-        body["retry_at"] = ending.retry_at.isoformat()
-    if delivered:
-        body["delivered"] = sorted(delivered)
-    return body

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
-
-from psycopg import AsyncConnection
 
 from control.core.execution import Execution
 from control.core.facts import Fit, OutcomeKind
@@ -19,7 +17,7 @@ from control.core.failure import FailureClass
 from control.store import questions, runs
 from control.store.checkpoints import heads
 from control.store.claims import Orphan
-from control.store.database import Database
+from control.store.database import Connection, Database
 from control.store.runs import Entry, Run
 
 CLOCK: Final = "clock"
@@ -93,5 +91,5 @@ class Recovery:
             await self._save(conn, fits, [("adopted", CONTROL, body)], at=at)
             return True
 
-    async def _save(self, conn: AsyncConnection[Any], run: Run, entries: list[Entry], *, at: datetime) -> None:
+    async def _save(self, conn: Connection, run: Run, entries: list[Entry], *, at: datetime) -> None:
         await runs.save_run(conn, run, entries, at=at, crash_limit=self._crash_limit)

@@ -18,24 +18,21 @@ from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
-
-import psycopg
-from psycopg import AsyncConnection
 
 from control.core.problem import Refusal
 from control.runtime.attempt import Attempt, Tools
 from control.runtime.loop_watch import Blocked, LoopWatch
 from control.runtime.recovery import Recovery
 from control.runtime.workflows import Workflow
-from control.store import claims
-from control.store.claims import Claimed, Holdings, Mine
+from control.store.claims import Claimed, Claims, Holdings, Mine, mark_blocking
 from control.store.database import Database
 from control.store.flush import CLAIM_LOST
 from control.store.runs import ORDERS, WORK
 from control.store.session import Session
 
+_READOPT_S: Final = 5.0
 _log: Final = logging.getLogger(__name__)
 
 
@@ -63,8 +60,7 @@ class Worker:
         self._attempts: dict[UUID, Attempt] = {}
         self._running: set[asyncio.Task[None]] = set()
         self._work, self._orders, self._draining = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._claiming: AsyncConnection[Any] | None = None
-        self._sweeping: AsyncConnection[Any] | None = None
+        self._claiming, self._sweeping, self._obeying = Claims(database), Claims(database), Claims(database)
         self._session = Session(
             database.address.session("control_claim"),
             "worker",
@@ -97,11 +93,11 @@ class Worker:
             for act, pace_s, wake in (
                 (self._claim, self._pace.poll_s, self._work),
                 (self._sweep, self._pace.takeover_poll_s, None),
+                (self._readopt, _READOPT_S, None),
                 (self._obey, self._pace.poll_s, self._orders),
             )
         ]
         try:
-            await self._readopt()
             await self._draining.wait()
             await self._finish(loops)
         finally:
@@ -117,8 +113,8 @@ class Worker:
         while True:
             try:
                 await act()
-            except (psycopg.OperationalError, Refusal) as error:
-                _log.warning("%s: %s", act.__name__, str(error).strip().splitlines()[:1])
+            except Refusal as refusal:
+                _log.warning("%s: %s %s", act.__name__, refusal.problem.title, refusal.why)
                 await asyncio.sleep(pace_s)
             if wake is None:
                 await asyncio.sleep(pace_s)
@@ -130,8 +126,7 @@ class Worker:
     async def _claim(self) -> None:
         """Fill the free slots."""
         while not self._draining.is_set() and (free := self._pace.slots - self.busy) > 0:
-            self._claiming = await self._connected(self._claiming)
-            claimed = await claims.claim(self._claiming, self._holdings, free=free)
+            claimed = await self._claiming.claim(self._holdings, free=free)
             for run in claimed:
                 self._begin(run)
             if len(claimed) < free:
@@ -156,30 +151,25 @@ class Worker:
 
     async def _sweep(self) -> None:
         """Take runs from the dead, and wake those whose time has come."""
-        self._sweeping = await self._connected(self._sweeping)
-        grace = timedelta(seconds=self._pace.failover_wait_s)
-        for orphan in await claims.orphans(self._sweeping, grace=grace):
+        for orphan in await self._sweeping.orphans(grace=timedelta(seconds=self._pace.failover_wait_s)):
             if await self._recovery.take_over(orphan):
                 _log.warning("run %s taken over: %s", orphan.run_id, orphan.why)
                 self._work.set()
-        for tenant, run_id in await claims.due(self._sweeping):
+        for tenant, run_id in await self._sweeping.due():
             if await self._recovery.wake(tenant, run_id):
                 self._work.set()
         self.swept.set()
 
     async def _readopt(self) -> None:
-        self._claiming = await self._connected(self._claiming)
-        for tenant, run_id in await claims.unfit(self._claiming, self._holdings.digests):
-            for digest in self._holdings.digests:
-                await self._recovery.readopt(tenant, run_id, digest)
+        for tenant, run_id, digest in await self._sweeping.unfit(self._holdings.digests):
+            await self._recovery.readopt(tenant, run_id, digest)
 
     async def _obey(self) -> None:
         """Compare the attempts with the claims as the database has them: stop what was ordered, abort what was lost."""
         if not self._attempts:
             return
         before = dict(self._attempts)
-        self._sweeping = await self._connected(self._sweeping)
-        held = {claim.run_id: claim for claim in await claims.mine(self._sweeping, self.worker_id)}
+        held = {claim.run_id: claim for claim in await self._obeying.mine(self.worker_id)}
         for run_id, attempt in before.items():
             if self._attempts.get(run_id) is attempt:
                 self._order(attempt, held.get(run_id))
@@ -193,15 +183,11 @@ class Worker:
         elif claim.pause:
             attempt.stop("pause")
 
-    async def _connected(self, conn: AsyncConnection[Any] | None) -> AsyncConnection[Any]:
-        if conn is None or conn.closed or conn.broken:
-            return await self._database.connect("control_claim")
-        return conn
-
     async def _finish(self, loops: list[asyncio.Task[None]]) -> None:
         loops[0].cancel()
-        conn = self._claiming = await self._connected(self._claiming)
-        await claims.advertise(conn, self._holdings, draining=True)
+        await asyncio.gather(loops[0], return_exceptions=True)
+        with contextlib.suppress(Refusal):  # a database that is away takes no claims either
+            await self._claiming.advertise(self._holdings, draining=True)
         for attempt in list(self._attempts.values()):
             attempt.stop("drain")
         if self._running:
@@ -212,9 +198,8 @@ class Worker:
             task.cancel()
         await asyncio.gather(*loops, *self._running, return_exceptions=True)
         await asyncio.to_thread(self._session.stop)
-        for conn in (self._claiming, self._sweeping):
-            if conn is not None:
-                await conn.close()
+        for desk in (self._claiming, self._sweeping, self._obeying):
+            await desk.close()
 
     def _notified(self, channel: str, _: str) -> None:
         wake = {WORK: self._work, ORDERS: self._orders}[channel]
@@ -230,8 +215,5 @@ class Worker:
     def _blocked(self, blocked: Blocked) -> None:
         """From the watching thread: the loop cannot write this, so a connection of its own does."""
         _log.error("the event loop is blocked by node %s in %s", blocked.node, blocked.where)
-        if blocked.tenure is None:
-            return
-        with contextlib.suppress(psycopg.Error):
-            conninfo = self._database.address.session("control_claim")
-            claims.mark_blocking(conninfo, blocked.tenure.fence, f"{blocked.node}: {blocked.where}")
+        if blocked.tenure is not None:
+            mark_blocking(self._database.address, blocked.tenure.fence, f"{blocked.node}: {blocked.where}")

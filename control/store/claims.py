@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import class_row, dict_row
 
+from control.store.database import Address, Database
+from control.store.errors import refusal
 from control.store.item import Fence
 from control.store.runs import LOCK_CLASS
 from control.store.sql import read
 
+T = TypeVar("T")
 _SQL: Final = read("claims")
 _SWEEP: Final = 200  # runs a sweep looks at; the next one sees the rest
 
@@ -58,6 +63,17 @@ class Orphan:
     why: str
 
 
+class Named(NamedTuple):
+    tenant: str
+    run_id: UUID
+
+
+class Unfit(NamedTuple):
+    tenant: str
+    run_id: UUID
+    graph_digest: str
+
+
 @dataclass(frozen=True, slots=True)
 class Mine:
     """A claim of this worker as the database has it."""
@@ -79,50 +95,70 @@ class Holdings:
     digests: Sequence[str]
 
 
-async def claim(conn: AsyncConnection[Any], holdings: Holdings, *, free: int) -> list[Claimed]:
-    """Claim up to `free` runs. `conn`: the claim role, in autocommit; the statement commits by itself."""
-    params = {
-        "worker_id": holdings.worker_id,
-        "workflows": list(holdings.workflows),
-        "digests": list(holdings.digests),
-        "free": free,
-        "actor": f"worker:{holdings.worker_id}",
-    }
-    async with conn.cursor(row_factory=class_row(Claimed)) as cursor:
-        return await (await cursor.execute(_SQL["claim"], params)).fetchall()
+class Claims:
+    """Finding and keeping claims, over one connection of the claim role that is opened again when it breaks.
 
+    Not for concurrent use. Raises what `store.errors` makes of the driver's errors.
+    """
 
-async def orphans(conn: AsyncConnection[Any], *, grace: timedelta) -> list[Orphan]:
-    """Claims whose holder is gone. `grace`: how long workers may take to come back after the server restarted."""
-    async with conn.cursor(row_factory=class_row(Orphan)) as cursor:
-        params = {"class": LOCK_CLASS, "grace": grace, "limit": _SWEEP}
-        return await (await cursor.execute(_SQL["lost"], params)).fetchall()
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._conn: AsyncConnection[Any] | None = None
 
+    async def claim(self, holdings: Holdings, *, free: int) -> list[Claimed]:
+        """Claim up to `free` runs. The statement commits by itself."""
+        params = {
+            "worker_id": holdings.worker_id,
+            "workflows": list(holdings.workflows),
+            "digests": list(holdings.digests),
+            "free": free,
+            "actor": f"worker:{holdings.worker_id}",
+        }
+        return await self._rows(Claimed, "claim", **params)
 
-async def mine(conn: AsyncConnection[Any], worker_id: UUID) -> list[Mine]:
-    """The claims of this worker, with the orders that stand against them."""
-    async with conn.cursor(row_factory=class_row(Mine)) as cursor:
-        return await (await cursor.execute(_SQL["mine"], {"worker_id": worker_id})).fetchall()
+    async def orphans(self, *, grace: timedelta) -> list[Orphan]:
+        """Claims whose holder is gone. `grace`: how long workers may take to come back after the server restarted."""
+        return await self._rows(Orphan, "lost", **{"class": LOCK_CLASS, "grace": grace, "limit": _SWEEP})
 
+    async def mine(self, worker_id: UUID) -> list[Mine]:
+        """The claims of this worker, with the orders that stand against them."""
+        return await self._rows(Mine, "mine", worker_id=worker_id)
 
-async def due(conn: AsyncConnection[Any]) -> list[tuple[str, UUID]]:
-    """Idle runs with something to wake for, as (tenant, run)."""
-    async with conn.cursor(row_factory=dict_row) as cursor:
-        rows = await (await cursor.execute(read("waits")["due"], {"limit": _SWEEP})).fetchall()
-        return [(row["tenant"], row["run_id"]) for row in rows]
+    async def due(self) -> list[Named]:
+        """Idle runs with something to wake for."""
+        return await self._rows(Named, "due", limit=_SWEEP)
 
+    async def unfit(self, digests: Sequence[str]) -> list[Unfit]:
+        """Runs blocked for want of a version that this worker holds."""
+        return await self._rows(Unfit, "readopt", digests=list(digests))
 
-async def unfit(conn: AsyncConnection[Any], digests: Sequence[str]) -> list[tuple[str, UUID]]:
-    """Runs blocked for want of a version that this worker holds, as (tenant, run)."""
-    async with conn.cursor(row_factory=dict_row) as cursor:
-        rows = await (await cursor.execute(_SQL["readopt"], {"digests": list(digests)})).fetchall()
-        return [(row["tenant"], row["run_id"]) for row in rows]
+    async def advertise(self, holdings: Holdings, *, draining: bool) -> None:
+        """Say which versions this worker holds, and whether it still takes work."""
+        digests = [] if draining else list(holdings.digests)
+        async with self._cursor() as cursor:
+            params = {"worker_id": holdings.worker_id, "digests": digests, "draining": draining}
+            await cursor.execute(_SQL["advertise"], params)
 
+    async def close(self) -> None:
+        if self._conn is not None:
+            await self._conn.close()
 
-async def advertise(conn: AsyncConnection[Any], holdings: Holdings, *, draining: bool) -> None:
-    """Say which versions this worker holds, and whether it still takes work."""
-    digests = [] if draining else list(holdings.digests)
-    await conn.execute(_SQL["advertise"], {"worker_id": holdings.worker_id, "digests": digests, "draining": draining})
+    async def _rows(self, row: type[T], query: str, **params: Any) -> list[T]:
+        async with self._cursor() as cursor:
+            cursor.row_factory = class_row(row)
+            await cursor.execute(_SQL[query], params)
+            rows: list[T] = await cursor.fetchall()
+            return rows
+
+    @asynccontextmanager
+    async def _cursor(self) -> AsyncIterator[Any]:
+        try:
+            if self._conn is None or self._conn.closed or self._conn.broken:
+                self._conn = await self._database.connect("control_claim")
+            async with self._conn.cursor() as cursor:
+                yield cursor
+        except psycopg.Error as error:
+            raise refusal(error) or error from error
 
 
 async def workers(conn: AsyncConnection[Any]) -> list[dict[str, Any]]:
@@ -131,9 +167,13 @@ async def workers(conn: AsyncConnection[Any]) -> list[dict[str, Any]]:
         return await (await cursor.execute(_SQL["workers"], {"class": LOCK_CLASS})).fetchall()
 
 
-def mark_blocking(conninfo: str, fence: Fence, node: str) -> None:
-    """Name the node of a run that holds the event loop; shown until the run makes progress. Blocks: for a thread."""
-    with psycopg.connect(conninfo, autocommit=True, connect_timeout=5) as conn:
+def mark_blocking(address: Address, fence: Fence, node: str) -> None:
+    """Name the node of a run that holds the event loop; shown until the run makes progress.
+
+    For a thread: it blocks. Where the database does not answer, the mark is not made.
+    """
+    conninfo = address.session("control_claim")
+    with contextlib.suppress(psycopg.Error), psycopg.connect(conninfo, autocommit=True, connect_timeout=5) as conn:
         conn.execute(
             _SQL["mark_blocking"],
             {

@@ -24,6 +24,7 @@ from control.store.errors import READ_ONLY, refusal
 from control.store.migrations import check_current
 from control.store.sql import read
 
+Connection = AsyncConnection[Any]
 Role = Literal["control_command", "control_flush", "control_claim"]
 
 POOLER: Final = Problem(

@@ -100,7 +100,7 @@ def decided(interrupt_id: str, word: Word, answer: str, *, note: str | None, by:
 
 
 async def withdraw(conn: AsyncConnection[Any], run: Run, *, keep: Sequence[str], why: str, at: datetime) -> list[Entry]:
-    """Close what the head no longer asks or waits for, answered or not: all but `keep`. Returns the ledger's entries."""
+    """Close what the head no longer asks or waits for, answered or not: all but `keep`. Returns its entries."""
     gone: list[Entry] = []
     async with conn.cursor(row_factory=dict_row) as cursor:
         for query in (_APPROVALS["supersede"], _WAITS["withdraw"]):

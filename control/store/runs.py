@@ -7,12 +7,13 @@ this way; only the saver's flush and the claim write a run without it, and each 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any, Final, Self
 from uuid import UUID
 
+import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
@@ -122,6 +123,21 @@ class Questions:
 async def read_run(conn: AsyncConnection[Any], tenant: str, run_id: UUID) -> Run:
     """The run as it stands. Raises `no-such-run`."""
     return _one(await _row(conn, "read", tenant=tenant, run_id=run_id), run_id)
+
+
+async def add_run(conn: AsyncConnection[Any], row: Mapping[str, Any]) -> Run | None:
+    """A new run on its thread, made at need; None where this run was added before. The keys are those of the query
+    `add`.
+    """
+    try:
+        async with conn.transaction():
+            await _execute(conn, "add_thread", tenant=row["tenant"], thread_id=row["thread_id"])
+            added = await _row(conn, "add", **{**row, "config": Jsonb(row["config"])})
+            return Run.of(added)
+    except psycopg.errors.UniqueViolation as error:
+        if error.diag.constraint_name == "run_pkey":
+            return None
+        raise
 
 
 async def lock_run(conn: AsyncConnection[Any], tenant: str, run_id: UUID) -> Run:

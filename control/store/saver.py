@@ -37,6 +37,7 @@ from langgraph.types import Interrupt
 from psycopg import AsyncConnection, AsyncCursor
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
+from typing_extensions import override
 
 from control.core.problem import Refusal
 from control.core.question import Question, Suspension, recognise
@@ -91,6 +92,7 @@ class ControlSaver(ThreadOps):
             return held
         return await self._writers.tenure(configurable["thread_id"])
 
+    @override
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint a configuration names, or the thread's latest. A thread known to be new is not looked up."""
         tenure: Tenure | None = config["configurable"].get(TENURE)
@@ -99,6 +101,7 @@ class ControlSaver(ThreadOps):
             return None
         return await self._here(super().aget_tuple(config))
 
+    @override
     async def aput(
         self,
         config: RunnableConfig,
@@ -110,17 +113,21 @@ class ControlSaver(ThreadOps):
 
         Raises `claim-lost`, `state-not-serialisable`, `type-not-allowed`, `value-not-storable`, `database-away`.
         """
-        return await self._here(self._put(config, checkpoint, metadata, new_versions))
+        return await self._here(
+            self._put(config, checkpoint=checkpoint, metadata=metadata, new_versions=new_versions)
+        )
 
+    @override
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """Commit what a task wrote. Raises as `aput` does."""
-        await self._here(self._put_writes(config, writes, task_id, task_path))
+        await self._here(self._put_writes(config, writes, task_id=task_id, task_path=task_path))
 
     async def _put(
         self,
         config: RunnableConfig,
+        *,
         checkpoint: Checkpoint,
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
@@ -129,7 +136,7 @@ class ControlSaver(ThreadOps):
         ns: str = config["configurable"].get("checkpoint_ns", "")
         item = self._item(tenure)
         item.blobs, inline = self._blobs(ns, checkpoint, new_versions)
-        item.checkpoints.append(self._checkpoint_row(config, checkpoint, metadata, inline))
+        item.checkpoints.append(self._checkpoint_row(config, checkpoint, metadata, inline=inline))
         cheap = False
         if ns == "":
             step, ran = metadata.get("step", -1), tenure.took_step()
@@ -147,7 +154,7 @@ class ControlSaver(ThreadOps):
         }
 
     async def _put_writes(
-        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], *, task_id: str, task_path: str
     ) -> None:
         tenure = await self.tenure(config)
         item = self._item(tenure)
@@ -230,7 +237,7 @@ class ControlSaver(ThreadOps):
         return blobs, inline
 
     def _checkpoint_row(
-        self, config: RunnableConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata, inline: dict[str, Any]
+        self, config: RunnableConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata, *, inline: dict[str, Any]
     ) -> CheckpointRow:
         configurable = config["configurable"]
         stored = json.dumps({**checkpoint, "channel_values": self.serde.redact(inline)})

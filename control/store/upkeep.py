@@ -9,7 +9,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from control.core.problem import Problem
-from control.store.flush import DATABASE_AWAY
+from control.store.errors import DATABASE_AWAY
 from control.store.migrations import migrate, migrations
 from control.store.sql import read
 

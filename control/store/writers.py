@@ -137,28 +137,12 @@ class ImplicitWriters:
         self, conn: psycopg.AsyncConnection[Any], thread_id: str, *, at: datetime, actor: str
     ) -> tuple[Run, list[Entry]]:
         run_id: UUID = uuid4()
-        await conn.execute(_SQL["add_thread"], {"tenant": self.tenant, "thread_id": thread_id})
-        cursor = await conn.execute(
-            _SQL["add"],
-            {
-                "tenant": self.tenant,
-                "run_id": run_id,
-                "thread_id": thread_id,
-                "workflow": None,
-                "input": None,
-                "input_type": None,
-                "config": psycopg.types.json.Jsonb({}),
-                "priority": 0,
-                "at": at,
-                "created_by": actor,
-                "restarted_from": None,
-                "not_before": None,
-                "parts_total": None,
-            },
-        )
-        row = await cursor.fetchone()
+        row = dict.fromkeys(("workflow", "input", "input_type", "restarted_from", "not_before", "parts_total"))
+        named = {"tenant": self.tenant, "run_id": run_id, "thread_id": thread_id, "created_by": actor}
+        run = await runs.add_run(conn, {**row, **named, "config": {}, "priority": 0, "at": at})
+        assert run is not None, "its id is new"
         body = {"workflow": None, "thread_id": thread_id, "priority": 0, "crash_limit": self._crash_limit}
-        return Run.of(row), [("accepted", actor, body)]
+        return run, [("accepted", actor, body)]
 
     async def _let_go(self, conn: psycopg.AsyncConnection[Any], tenure: Tenure, head: Head) -> None:
         run = await runs.lock_run(conn, tenure.fence.tenant, tenure.fence.run_id)

@@ -37,8 +37,8 @@ async def test_the_503s_are_retried_and_the_officers_answer_is_delivered(
         await stage.until(run.run_id, "awaiting_approval", timeout_s=60)
         assert outside.scored() == {"scored": 1, "unavailable": 2}
         with pytest.raises(Refusal, match="28000"):
-            await decide(stage.control, run.run_id, Word.APPROVED, {"amount_eur": 30_000})
-        await decide(stage.control, run.run_id, Word.APPROVED, {"amount_eur": 20_000}, note="windows later")
+            await decide(stage.control, run.run_id, Word.APPROVED, answer={"amount_eur": 30_000})
+        await decide(stage.control, run.run_id, Word.APPROVED, answer={"amount_eur": 20_000}, note="windows later")
         await stage.until(run.run_id, "succeeded", timeout_s=30)
         assert effects(database, run.run_id) == [
             ("effect_began", "report/CL7-2026-004182", 1),

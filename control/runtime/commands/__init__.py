@@ -11,16 +11,14 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID
-
-from psycopg import AsyncConnection
 
 from control.core.facts import Facts
 from control.core.lifecycle import Verb, require
 from control.core.run_status import RunStatus, derive
 from control.store import runs
-from control.store.database import Database
+from control.store.database import Connection, Database
 from control.store.runs import Entry, Run
 from control.store.serde import StrictSerializer
 
@@ -42,7 +40,7 @@ class Control:
     input_limit: int = 8 * 1024 * 1024  # bytes
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncConnection[Any]]:
+    async def transaction(self) -> AsyncIterator[Connection]:
         async with self.database.scope("control_command", self.tenant) as conn:
             yield conn
 
@@ -55,7 +53,7 @@ class Control:
             require(verb, change.status.word, change.facts)
             yield change
 
-    async def facts(self, conn: AsyncConnection[Any], run: Run) -> Facts:
+    async def facts(self, conn: Connection, run: Run) -> Facts:
         asked = await runs.questions(conn, run)
         alive = run.worker_id is None or await runs.worker_alive(conn, run)
         return runs.facts_of(run, asked, crash_limit=self.crash_limit, alive=alive)
@@ -66,7 +64,7 @@ class Change:
     """A locked run about to be changed."""
 
     control: Control
-    conn: AsyncConnection[Any]
+    conn: Connection
     run: Run
     at: datetime
     facts: Facts

@@ -48,8 +48,8 @@ async def decide(
     control: Control,
     run_id: UUID,
     word: Word,
-    answer: Any = None,
     *,
+    answer: Any = None,
     interrupt_id: str | None = None,
     note: str | None = None,
 ) -> Run:

@@ -11,9 +11,6 @@ from dataclasses import replace
 from typing import Final
 from uuid import UUID
 
-from langgraph.checkpoint.base.id import uuid6
-from psycopg.rows import dict_row
-
 from control.core.audit import parts_at
 from control.core.execution import Head
 from control.core.lifecycle import Verb
@@ -21,9 +18,9 @@ from control.core.problem import Problem
 from control.runtime.commands import Change, Control
 from control.store import questions
 from control.store.checkpoints import heads
+from control.store.forks import fork
 from control.store.listing import entries
 from control.store.runs import Run
-from control.store.sql import read
 
 NO_SUCH_CHECKPOINT: Final = Problem(
     code="no-such-checkpoint",
@@ -31,8 +28,6 @@ NO_SUCH_CHECKPOINT: Final = Problem(
     title="The run has no such checkpoint",
     next_step="Choose one of those that `control story` lists for the run.",
 )
-
-_SQL: Final = read("forks")
 
 
 async def rewind(control: Control, run_id: UUID, checkpoint_id: str | None = None) -> Run:
@@ -42,7 +37,9 @@ async def rewind(control: Control, run_id: UUID, checkpoint_id: str | None = Non
     """
     async with control.changing(run_id, Verb.REWIND) as change:
         origin = checkpoint_id or change.run.head_checkpoint_id or ""
-        forked = await _fork(change, origin)
+        forked = await fork(change.conn, change.run, origin)
+        if forked is None:
+            raise NO_SUCH_CHECKPOINT.because(f"{origin or 'None'} is not one of run {run_id}.")
         gone = await questions.withdraw(change.conn, change.run, keep=[], why="the run was rewound", at=change.at)
         head = (await heads(change.conn, [change.run.thread_id]))[change.run.thread_id]
         body = {
@@ -75,19 +72,3 @@ def _afresh(change: Change, head: Head, done: tuple[str, ...]) -> Run:
         woken_at=change.at,
         branch=change.run.branch + 1,
     )
-
-
-async def _fork(change: Change, origin: str) -> str:
-    """Copy the checkpoint to the head of its thread and return the copy's id."""
-    async with change.conn.cursor(row_factory=dict_row) as cursor:
-        found = await (
-            await cursor.execute(
-                _SQL["step"], {"thread_id": change.run.thread_id, "origin": origin, "run_id": str(change.run.run_id)}
-            )
-        ).fetchone()
-        if found is None:
-            raise NO_SUCH_CHECKPOINT.because(f"{origin or 'None'} is not one of run {change.run.run_id}.")
-        forked = str(uuid6(clock_seq=found["step"]))
-        params = {"thread_id": change.run.thread_id, "origin": origin, "forked": forked, "step": found["step"] + 1}
-        await cursor.execute(_SQL["fork"], params)
-    return forked

@@ -13,7 +13,7 @@ from control.store import questions
 from control.store.runs import Run
 
 
-async def signal(control: Control, run_id: UUID, name: str, payload: Any = None) -> Run:
+async def signal(control: Control, run_id: UUID, name: str, *, payload: Any = None) -> Run:
     """Deliver a signal; `payload` is JSON. Raises `no-such-run`, `verb-not-legal`."""
     async with control.changing(run_id, Verb.SIGNAL) as change:
         text = control.serde.redact_json(json.dumps(payload, ensure_ascii=False))

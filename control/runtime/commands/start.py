@@ -6,16 +6,11 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-import psycopg
-from psycopg import AsyncConnection
-from psycopg.types.json import Jsonb
-
 from control.core.problem import Problem
 from control.runtime.commands import Control
 from control.runtime.workflows import pick
 from control.store import runs
 from control.store.runs import Run
-from control.store.sql import read
 
 INPUT_TOO_LARGE: Final = Problem(
     code="input-too-large",
@@ -23,8 +18,6 @@ INPUT_TOO_LARGE: Final = Problem(
     title="The input is larger than this installation takes",
     next_step="Store the document elsewhere and pass a reference to it, or raise CONTROL_INPUT_LIMIT_MB.",
 )
-
-_SQL: Final = read("runs")
 
 
 async def start(
@@ -58,7 +51,7 @@ async def start(
             "workflow": workflow,
             "input": data,
             "input_type": kind,
-            "config": Jsonb(config or {}),
+            "config": config or {},
             "priority": priority,
             "at": at,
             "created_by": control.by,
@@ -66,25 +59,12 @@ async def start(
             "not_before": not_before,
             "parts_total": described.parts_total,
         }
-        run = await _insert(conn, row)
+        run = await runs.add_run(conn, row)
         if run is None:
             return await runs.read_run(conn, control.tenant, run_id)
         return await runs.save_run(
             conn, run, [("accepted", control.by, _accepted(run, control))], at=at, crash_limit=control.crash_limit
         )
-
-
-async def _insert(conn: AsyncConnection[Any], row: dict[str, Any]) -> Run | None:
-    """The new run, or None where this very run was started before."""
-    try:
-        async with conn.transaction():
-            await conn.execute(_SQL["add_thread"], {"tenant": row["tenant"], "thread_id": row["thread_id"]})
-            added = await (await conn.execute(_SQL["add"], row)).fetchone()
-            return Run.of(added)
-    except psycopg.errors.UniqueViolation as error:
-        if error.diag.constraint_name == "run_pkey":
-            return None
-        raise
 
 
 def _accepted(run: Run, control: Control) -> dict[str, Any]:

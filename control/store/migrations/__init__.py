@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from hashlib import sha256
 from importlib.resources import files
-from typing import Final, LiteralString, NamedTuple, cast
+from typing import Final, LiteralString, NamedTuple
 
 import psycopg
 from langgraph.checkpoint.postgres import PostgresSaver

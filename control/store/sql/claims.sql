@@ -122,7 +122,7 @@ returning run_id;
 -- :name readopt
 -- Runs that were blocked because nobody held their version, now that this worker does.
 -- locks: none
-select tenant, run_id from control.run where fit = 'changed' and closed_at is null and graph_digest = any (%(digests)s);
+select tenant, run_id, graph_digest from control.run where fit = 'changed' and closed_at is null and graph_digest = any (%(digests)s);
 
 -- :name workers
 -- Who works, and how much of it.
@@ -132,3 +132,9 @@ select w.worker_id, w.kind, w.host, w.pid, w.started_at, w.lease_until, w.draini
                and l.objid::bigint = w.lock_id and l.granted
                and l.database = (select oid from pg_database where datname = current_database())) as alive
 from control.worker w where w.ended_at is null order by w.started_at;
+
+-- :name due
+-- Runs with something to wake for: a timer, a retry or a start whose time has come. Oldest first.
+-- locks: none
+select tenant, run_id from control.run
+where due_at <= control.clock() and worker_id is null order by due_at limit %(limit)s;

@@ -157,11 +157,6 @@ from control.run r
 where r.tenant = %(tenant)s and r.status = %(status)s and (r.created_at, r.run_id) < (%(before_at)s, %(before_id)s)
 order by r.created_at desc, r.run_id desc limit %(limit)s;
 
--- :name count_by_status
--- How many runs each stored status word has.
--- locks: none
-select status, count(*) from control.run where tenant = %(tenant)s group by status;
-
 -- :name announce
 -- Tell the workers, once this transaction commits: a run is ready, or (with its id) has an order.
 -- locks: none

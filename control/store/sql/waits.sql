@@ -1,9 +1,3 @@
--- :name due
--- Runs with something to wake for: a timer, a retry or a start whose time has come. Oldest first.
--- locks: none
-select tenant, run_id from control.run
-where due_at <= control.clock() and worker_id is null order by due_at limit %(limit)s;
-
 -- :name fire_timers
 -- The timers of a run whose time has come; each fires once.
 -- locks: wait
