@@ -35,7 +35,7 @@ POOLER: Final = Problem(
 )
 _SQL: Final = read("runs")
 _SCHEMA: Final = read("schema")
-_SESSION_OPTIONS: Final = "-c plan_cache_mode=force_generic_plan"
+_SESSION_OPTIONS: Final = "-c plan_cache_mode=force_generic_plan -c jit=off"  # short statements, always the same
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The reference page, drawn from the code: `python -m tests.tidy.reference` writes control/REFERENCE.md.
 
-Settings, commands, exit codes, problems, status words and ledger entries each have one place in the code; the page repeats
-them for people, and a test holds the two equal.
+Settings, commands, exit codes, problems, status words and ledger entries each have one place in the code; the page
+repeats them for people, and a test holds the two equal.
 """
 
 from __future__ import annotations

@@ -123,3 +123,10 @@ def test_a_linked_page_counts_and_a_dead_link_does_not(tmp_path: Path) -> None:
 def test_the_catalogue_is_found() -> None:
     assert "setting-invalid" in CATALOGUE
     assert {"control.settings", "control.core.problem"} <= set(modules())
+
+
+@finished
+def test_the_reference_page_is_drawn_from_the_code() -> None:
+    from tests.tidy.reference import PAGE, reference  # not at the top: it imports this module
+
+    assert PAGE.read_text(encoding="utf-8") == reference(), "run `python -m tests.tidy.reference`"

@@ -1,8 +1,9 @@
 -- :name scope
--- Who this transaction acts as, and for which tenant: nothing else is visible to it.
+-- Who this transaction acts as, and for which tenant: nothing else is visible to it. Compiling short queries costs more
+-- than it saves.
 -- locks: none
 select set_config('role', %(role)s, true), set_config('control.tenant', %(tenant)s, true),
-       set_config('control.tenants', %(tenant)s, true);
+       set_config('control.tenants', %(tenant)s, true), set_config('jit', 'off', true);
 
 -- :name now
 -- The only clock.
