@@ -7,7 +7,7 @@ noun that refuses; `CATALOGUE` gathers them all, so that a test can hold every c
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 CATALOGUE: Final[dict[str, Problem]] = {}
@@ -31,20 +31,16 @@ class Problem:
         return Refusal(self, why, facts)
 
 
-@dataclass(slots=True, eq=False)
 class Refusal(Exception):
     """A refused request. Nothing was changed by it."""
 
-    problem: Problem
-    why: str
-    facts: dict[str, Any] = field(default_factory=dict)
+    def __init__(self, problem: Problem, why: str, facts: dict[str, Any]) -> None:
+        super().__init__(f"{problem.title}: {why} {problem.next_step}")
+        self.problem, self.why, self.facts = problem, why, facts
 
     @property
     def code(self) -> str:
         return self.problem.code
-
-    def __str__(self) -> str:
-        return f"{self.problem.title}: {self.why} {self.problem.next_step}"
 
     def lines(self) -> tuple[str, str, str]:
         """What, why, what to do: the three lines that people see."""

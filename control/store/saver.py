@@ -161,7 +161,7 @@ class ControlSaver(ThreadOps):
         ns, checkpoint_id = config["configurable"].get("checkpoint_ns", ""), config["configurable"]["checkpoint_id"]
         rows = item.marks if all(channel in WRITES_IDX_MAP for channel, _ in writes) else item.writes
         for position, (channel, value) in enumerate(writes):
-            kind, blob = self.serde.dumps_typed(value)
+            kind, blob = self.serde.dumps_typed(repr(value) if isinstance(value, BaseException) else value)
             idx = WRITES_IDX_MAP.get(channel, position)
             rows.append(WriteRow(ns, checkpoint_id, task_id, task_path, idx, channel, kind, blob))
         if ns == "":

@@ -201,3 +201,20 @@ async def test_other_loops_and_threads_write_through_the_savers_own_loop(databas
         found = await app.saver.aget_tuple({"configurable": {"thread_id": fence.thread_id}})
     assert found is not None
     assert found.checkpoint["channel_values"] == {"n": [1]}
+
+
+@dataclass(eq=False)
+class Broken(Exception):
+    """An exception that is a dataclass, as many are; serialised as one, its type would be refused."""
+
+    part: str
+
+
+async def test_an_error_is_kept_as_its_text_whatever_its_type(database: str) -> None:
+    fence = claimed(database)
+    async with installation(database) as app:
+        await put(app, under(fence), step=0)
+        at = under(fence, checkpoint_id="c")
+        await app.saver.aput_writes(at, [("__error__", Broken("pump"))], "task", "~__pregel_pull, pump")
+    told = [(entry.kind, entry.body) for entry in ledger(database, fence.run_id)][-1]
+    assert told == ("task_failed", {"node": "pump", "error": repr(Broken("pump"))})
