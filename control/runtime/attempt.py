@@ -14,6 +14,7 @@ import logging
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, Final
 
 from langchain_core.runnables import RunnableConfig
@@ -23,7 +24,7 @@ from langgraph.runtime import RunControl
 from langgraph.types import Command
 
 from control.core.execution import Execution, Head
-from control.core.facts import Fit, OutcomeKind
+from control.core.facts import Fit, OutcomeKind, WaitKind
 from control.core.failure import FailureClass
 from control.core.problem import Problem, Refusal
 from control.runtime.ending import Ended, Scene, conclude, failed, finished, told
@@ -281,6 +282,9 @@ class Attempt:
             if run.epoch != self.claimed.epoch:
                 raise CLAIM_LOST.because(f"Epoch {self.claimed.epoch} was replaced.", run=str(run.run_id))
             asked, now = await runs.questions(conn, run), await runs.now(conn)
+            if any(wait.kind is WaitKind.SIGNAL for wait in asked.waits):
+                run = await self._fire(conn, at=now)
+                asked = await runs.questions(conn, run)
             answered = frozenset(await questions.resume_values(conn, run) if asked.ready else ())
         scene = Scene(run, asked, answered, head, now, self.tools.crash_limit)
         ending, delivered = conclude(ended, scene, jitter=random.random(), redact=self.tools.saver.serde.redact_text)
@@ -288,6 +292,14 @@ class Attempt:
         if ending.status == "queued":
             async with self.tools.database.scope("control_flush", self.claimed.tenant) as conn:
                 await runs.announce(conn, runs.WORK)
+
+    async def _fire(self, conn: Any, *, at: datetime) -> runs.Run:
+        """Give kept signals to the waits that this attempt has opened: they were sent before anybody waited."""
+        run = await runs.lock_run(conn, self.claimed.tenant, self.claimed.run_id)
+        if run.epoch != self.claimed.epoch:
+            raise CLAIM_LOST.because(f"Epoch {self.claimed.epoch} was replaced.", run=str(run.run_id))
+        fired = await questions.fire(conn, run, at=at)
+        return await runs.save_run(conn, run, fired, at=at, crash_limit=self.tools.crash_limit) if fired else run
 
     async def _write(self, ending: Ending, delivered: set[str]) -> None:
         item = Item(self.fence, asyncio.get_running_loop().create_future(), ending=ending)

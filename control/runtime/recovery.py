@@ -58,7 +58,8 @@ class Recovery:
             lost = replace(free, outcome=OutcomeKind.LOST, crashes=run.crashes + 1, takeovers=run.takeovers + 1)
             body = {"worker": str(orphan.worker_id), "why": orphan.why, "execution": str(lost.execution)}
             entry = ("worker_lost", CONTROL, body | ({"delivered": delivered} if delivered else {}))
-            await self._save(conn, lost, [entry], at=at)
+            kept = await questions.fire(conn, run, at=at)  # signals that came before the wait that its worker opened
+            await self._save(conn, lost, [entry, *kept], at=at)
             return True
 
     async def wake(self, tenant: str, run_id: UUID) -> bool:
