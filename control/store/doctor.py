@@ -21,13 +21,13 @@ from uuid import UUID
 
 import psycopg
 from psycopg import IsolationLevel
-from psycopg.rows import class_row, dict_row, namedtuple_row
+from psycopg.rows import class_row, dict_row
 
 from control.core.facts import Ask, AskKind, Wait, WaitKind
 from control.core.ledger import START, Entry, Kind
 from control.core.problem import Refusal
 from control.store.database import Address
-from control.store.flush import DATABASE_AWAY
+from control.store.errors import refusal
 from control.store.migrations import check_current
 from control.store.runs import Questions, Run
 from control.store.sql import read
@@ -68,9 +68,12 @@ class Case:
 
 
 def checks(address: Address) -> Iterator[Check]:
-    """The condition of the database. Raises `database-away`."""
+    """The condition of the database; of one with another schema, that alone. Raises `database-away`."""
     with _connected(address.direct) as conn:
-        yield _version(conn)
+        schema = _schema(conn)
+        yield schema
+        if not schema.holds:
+            return
         yield _direct(conn)
         yield _roles(conn)
         yield _walls(conn)
@@ -129,17 +132,19 @@ def _all(runs: Iterable[UUID], ledgers: Iterable[tuple[UUID, Iterator[_Row]]]) -
 def _questions(conn: psycopg.Connection[Any], tenant: str, run_ids: list[UUID]) -> Mapping[UUID, Questions]:
     """What each of these runs waits for, and how many answers lie ready."""
     asks, waits, ready = defaultdict[UUID, list[Ask]](list), defaultdict[UUID, list[Wait]](list), Counter[UUID]()
-    with conn.cursor(row_factory=namedtuple_row) as cursor:
+    with conn.cursor(row_factory=dict_row) as cursor:
         for a in cursor.execute(_SQL["asks"], {"tenant": tenant, "runs": run_ids}):
-            ready[a.run_id] += a.settled
-            if not a.settled:
-                ask = Ask(a.interrupt_id, AskKind(a.kind), a.title, a.node, a.opened_at, a.expires_at)
-                asks[a.run_id].append(ask)
+            ready[a["run_id"]] += a["settled"]
+            if not a["settled"]:
+                kind = AskKind(a["kind"])
+                ask = Ask(a["interrupt_id"], kind, a["title"], a["node"], a["opened_at"], a["expires_at"])
+                asks[a["run_id"]].append(ask)
         for w in cursor.execute(_SQL["waits"], {"tenant": tenant, "runs": run_ids}):
-            ready[w.run_id] += w.settled
-            if not w.settled:
-                wait = Wait(w.interrupt_id, WaitKind(w.kind), w.node, w.opened_at, w.due_at, w.signal)
-                waits[w.run_id].append(wait)
+            ready[w["run_id"]] += w["settled"]
+            if not w["settled"]:
+                kind_of_wait = WaitKind(w["kind"])
+                wait = Wait(w["interrupt_id"], kind_of_wait, w["node"], w["opened_at"], w["due_at"], w["signal"])
+                waits[w["run_id"]].append(wait)
     return defaultdict(Questions, {
         run_id: Questions(tuple(asks[run_id]), tuple(waits[run_id]), ready[run_id]) for run_id in run_ids
     })
@@ -179,13 +184,14 @@ def _body(row: _Row) -> Mapping[str, Any]:
     return body
 
 
-def _version(conn: psycopg.Connection[Any]) -> Check:
+def _schema(conn: psycopg.Connection[Any]) -> Check:
     number, version = conn.execute(_SQL["server"]).fetchone() or (0, "unknown")
-    applied = dict(conn.execute(_SCHEMA["applied"]).fetchall())
+    migrated = conn.execute(_SCHEMA["has_migrations"]).fetchone()
+    applied: dict[int, str] = dict(conn.execute(_SCHEMA["applied"]).fetchall()) if migrated else {}
     try:
         check_current(applied)
-    except Refusal as refusal:
-        return Check("schema", False, f"{refusal.problem.title}: {refusal.why}")
+    except Refusal as refused:
+        return Check("schema", False, f"{refused.problem.title}: {refused.why}")
     if number < OLDEST * 10_000:
         return Check("schema", False, f"PostgreSQL {version} is older than {OLDEST}.")
     return Check("schema", True, f"PostgreSQL {version}, {len(applied)} migrations applied")
@@ -223,5 +229,7 @@ def _connected(conninfo: str) -> Iterator[psycopg.Connection[Any]]:
     try:
         with psycopg.connect(conninfo, autocommit=True, connect_timeout=5) as conn:
             yield conn
-    except psycopg.OperationalError as error:
-        raise DATABASE_AWAY.because(f"{(str(error).strip() or 'No answer').splitlines()[0].rstrip('.')}.") from error
+    except psycopg.Error as error:
+        if (refused := refusal(error)) is None:
+            raise
+        raise refused from error

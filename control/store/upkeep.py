@@ -49,7 +49,7 @@ def condition(conninfo: str) -> Condition:
         with psycopg.connect(conninfo, autocommit=True, connect_timeout=5) as conn:
             _, version = conn.execute(_SERVER).fetchone() or (0, "unknown")
             migrated = conn.execute(_SCHEMA["has_migrations"]).fetchone()
-            applied = dict(conn.execute(_SCHEMA["applied"]).fetchall()) if migrated else {}
+            applied: dict[int, str] = dict(conn.execute(_SCHEMA["applied"]).fetchall()) if migrated else {}
     except psycopg.OperationalError as error:
         raise DATABASE_AWAY.because(_said(error)) from error
     ours = {migration.version: migration for migration in migrations()}

@@ -10,6 +10,8 @@ from uuid import uuid4
 
 import pytest
 
+from control.store.migrations import migrations
+from control.testing.database import as_role
 from tests.cli.conftest import Cli
 
 VERBS = (
@@ -114,6 +116,19 @@ def test_a_database_that_is_away_is_said(cli: Cli, tmp_path: Path) -> None:
         assert done.code == 1, verb
         assert done.problem[0] == "The database cannot be reached", verb
         assert len(done.problem) == 3, verb
+
+
+def test_a_database_is_migrated_by_its_owner(cli: Cli, empty_database: str) -> None:
+    empty = {"DATABASE_URL": empty_database}
+    assert cli("runs", **empty).problem[0] == "The database has not been migrated to this version"
+    doctor = cli("doctor", "--json", **empty)
+    assert (doctor.code, [check["name"] for check in doctor.json["checks"]]) == (1, ["schema"])
+    stranger = cli("db", "migrate", DATABASE_URL=as_role(empty_database, "control_command"))
+    assert (stranger.code, stranger.problem[0]) == (1, "This login may not change the database's schema")
+    assert cli("db", "status", **empty).code == 1
+    assert cli("db", "migrate", "--json", **empty).json["applied"] == [migration.name for migration in migrations()]
+    status = cli("db", "status", "--json", **empty)
+    assert (status.code, status.json["missing"]) == (0, [])
 
 
 def test_a_file_of_workflows_that_cannot_be_used_is_said(cli: Cli, tmp_path: Path) -> None:
