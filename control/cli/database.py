@@ -58,7 +58,7 @@ def status(ctx: typer.Context, *, as_json: AsJson = False) -> None:
     elif found is None:
         output.say(f"The embedded PostgreSQL in {folder} is not running; whatever needs it starts it.")
     else:
-        kind = f"the embedded one in {folder}" if embedded else "DATABASE_URL"
+        kind = f"the embedded one in {folder}" if embedded else "the one that DATABASE_URL names"
         output.say(f"PostgreSQL {found['version']}, {kind}: {found['where']}")
         output.say(f"applied   {', '.join(found['applied']) or 'nothing'}")
         output.say(f"missing   {', '.join(found['missing']) or 'nothing'}")
