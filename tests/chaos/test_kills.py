@@ -1,0 +1,65 @@
+"""No run is lost, doubled or misreported, whatever is killed and whenever.
+
+Each test prints its seed, which `CONTROL_CHAOS_SEED` repeats, and what was done and counted.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from control.store.embedded import ensure
+from control.testing.chaos import Campaign, Toll, rage, seed, witnessed
+from control.testing.database import Databases
+from control.testing.server import restart, stop
+from tests.chaos.auditor import books, examine
+from tests.chaos.graphs import mixed
+
+pytestmark = pytest.mark.alone
+GRAPHS: Final = "tests.chaos.graphs:graphs"
+PROVE: Final = (pytest.mark.prove, pytest.mark.timeout(7200))
+
+
+@pytest.mark.parametrize("runs", [2_000, pytest.param(40_000, marks=PROVE)])
+async def test_no_run_is_lost_or_doubled_while_workers_are_killed(runs: int, database: str, tmp_path: Path) -> None:
+    campaign = Campaign(chosen := seed(), mixed(chosen, runs), GRAPHS, limit_s=runs / 10)
+    toll = await rage(campaign, database, tmp_path)
+    assert_right(campaign, toll, database, tmp_path)
+
+
+@pytest.mark.parametrize("runs", [200, pytest.param(2_000, marks=PROVE)])
+async def test_no_run_is_lost_or_doubled_while_postgres_restarts(runs: int, own_server: Path, tmp_path: Path) -> None:
+    databases = Databases(partial(ensure, own_server))
+    with databases.cloned() as database:
+        campaign = Campaign(
+            chosen := seed(), mixed(chosen, runs), GRAPHS, every_s=(0.5, 1.5), restart_share=0.6, per_s=12,
+            limit_s=60 + runs / 2,
+        )  # fmt: skip
+        toll = await rage(campaign, database, tmp_path, lambda mode: restart(own_server, mode=mode))
+        assert_right(campaign, toll, database, tmp_path)
+        assert toll.faults["restarts, fast"] + toll.faults["restarts, immediate"] > 0
+    databases.close()
+
+
+def assert_right(campaign: Campaign, toll: Toll, database: str, folder: Path) -> None:
+    findings = examine(books(database), campaign.work, witnessed(folder / "witness"), toll)
+    print(findings.summary(toll, len(campaign.work)))
+    findings.faults += [line for line in (folder / "log").read_text().splitlines() if " ERROR " in line]
+    assert not findings.faults, f"{len(findings.faults)} faults:\n" + "\n".join(findings.faults[:20])
+    assert any(kind.startswith("kills") for kind in toll.faults), "nothing was killed, so nothing was shown"
+
+
+@pytest.fixture
+def own_server() -> Iterator[Path]:
+    """The data folder of a server that this test may restart."""
+    ground = Path(tempfile.mkdtemp(prefix="control-chaos-"))
+    ground.chmod(0o755)  # the account that runs the server has to pass through
+    yield ground / "data"
+    stop(ground / "data")
+    shutil.rmtree(ground)
