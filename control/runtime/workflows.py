@@ -125,7 +125,7 @@ def _load(name: str, target: str, root: Path) -> Pregel[Any, Any, Any, Any]:
     try:
         found = getattr(_module(path, root), attribute)
         made = found() if callable(found) and not isinstance(found, Pregel | StateGraph) else found
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise GRAPH_UNLOADABLE.because(f"{name} ({target}): {type(error).__name__}: {error}.") from error
     compiled = made.compile() if isinstance(made, StateGraph) else made
     if not isinstance(compiled, Pregel):
