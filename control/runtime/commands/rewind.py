@@ -13,6 +13,7 @@ from uuid import UUID
 
 from control.core.audit import parts_at
 from control.core.execution import Head
+from control.core.facts import Fit
 from control.core.lifecycle import Verb
 from control.core.problem import Problem
 from control.runtime.commands import Change, Control
@@ -69,6 +70,7 @@ def _afresh(change: Change, head: Head, done: tuple[str, ...]) -> Run:
         crashes=0,
         cancel_at=None,
         cancel_by=None,
+        fit=Fit.FITS,  # the next worker looks whether its version fits the checkpoint gone back to
         woken_at=change.at,
         branch=change.run.branch + 1,
     )
