@@ -1,0 +1,198 @@
+"""What cannot be done is refused with what, why and what to do; nothing is half-written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from control.app import opened
+from control.core.problem import Refusal
+from control.runtime.commands.start import start
+from control.runtime.workflows import load_workflows
+from control.settings import Settings
+from control.store.database import Address
+from control.testing.stage import Stage, staged
+from tests.runtime.scenes import Cues, graphs, until
+from tests.runtime.test_status_words import run_of
+
+
+async def refusal(stage: Stage, workflow: str, value: Any) -> Refusal:
+    with pytest.raises(Refusal) as refused:
+        await start(stage.control, workflow, value)
+    with psycopg.connect(stage.conninfo) as conn:
+        for table in ("run", "thread", "ledger"):
+            assert conn.execute(f"select count(*) from control.{table}").fetchone() == (0,)  # type: ignore[arg-type]  # a constant
+    said = str(refused.value)
+    assert refused.value.problem.title in said and refused.value.problem.next_step in said
+    return refused.value
+
+
+async def test_an_unknown_workflow_is_refused_with_those_that_are_known(database: str, cues: Cues) -> None:
+    async with staged(database, graphs("line", "wait"), work=False) as stage:
+        refused = await refusal(stage, "lines", cues.input)
+        assert refused.problem.code == "unknown-workflow" and "'lines'; known: line, wait." in refused.why
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        ({"folder": 5}, "folder"),
+        ({"folder": "x", "log": "no list"}, "log"),
+        ({"folder": "x", "unknown": 1}, "unknown"),
+        (None, "NoneType"),
+        ([], "list"),
+        ("text", "str"),
+    ],
+    ids=str,
+)
+async def test_an_input_that_does_not_fit_is_refused(value: Any, named: str, database: str) -> None:
+    async with staged(database, graphs("line"), work=False) as stage:
+        refused = await refusal(stage, "line", value)
+        assert refused.problem.code == "invalid-input" and named in refused.why
+
+
+async def test_an_input_larger_than_the_limit_is_refused(database: str) -> None:
+    async with staged(database, graphs("line"), work=False) as stage:
+        refused = await refusal(stage, "line", {"folder": "x" * 10 * 1024 * 1024})
+        assert refused.problem.code == "input-too-large" and refused.problem.status == 413
+        assert "10,48" in refused.why and "8,388,608 are allowed" in refused.why
+
+
+async def test_ten_megabytes_within_the_limit_go_through(database: str, cues: Cues) -> None:
+    async with staged(database, graphs("line"), input_limit_mb=16) as stage:
+        load = {**cues.input, "log": ["x" * 1024 * 1024] * 10}
+        run = await start(stage.control, "line", load)
+        await stage.until(run.run_id, "succeeded", timeout_s=40)
+        assert cues.seen() == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("value", [{"folder": "x", "log": [object()]}, {"folder": "x", "log": [lambda: 0]}])
+async def test_an_input_that_cannot_be_stored_is_refused(value: Any, database: str) -> None:
+    async with staged(database, graphs("line"), work=False) as stage:
+        assert (await refusal(stage, "line", value)).problem.code == "state-not-serialisable"
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "named"),
+    [
+        ("{", "config-unreadable", "JSONDecodeError"),
+        ("[]", "config-unreadable", "TypeError"),
+        ("{}", "config-unreadable", "graphs"),
+        ('{"graphs": {"flow": 5}}', "config-unreadable", "TypeError"),
+        ('{"graphs": {"flow": "./missing.py:graph"}}', "graph-unloadable", "missing.py"),
+        ('{"graphs": {"flow": "no.such.module:graph"}}', "graph-unloadable", "no.such.module"),
+        ('{"graphs": {"flow": "json:nothing"}}', "graph-unloadable", "nothing"),
+        ('{"graphs": {"flow": "json:dumps"}}', "graph-unloadable", "flow"),
+        ('{"graphs": {"flow": "json:decoder"}}', "graph-unloadable", "not a graph"),
+        ('{"graphs": {"flow": "./broken.py:graph"}}', "graph-unloadable", "SyntaxError"),
+        ('{"graphs": {"flow": "./exits.py:graph"}}', "graph-unloadable", "exits.py"),
+    ],
+)
+def test_a_broken_configuration_is_refused_with_its_place(text: str, code: str, named: str, tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("graph = (")
+    (tmp_path / "exits.py").write_text("raise SystemExit(3)")
+    config = tmp_path / "langgraph.json"
+    config.write_text(text)
+    with pytest.raises(Refusal) as refused:
+        load_workflows(config)
+    assert refused.value.problem.code == code and named in refused.value.why, refused.value.why
+    assert (code == "config-unreadable") == (str(config) in refused.value.why)
+
+
+def test_a_missing_configuration_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refusal, match=r"nowhere\.json") as refused:
+        load_workflows(tmp_path / "nowhere.json")
+    assert refused.value.problem.code == "config-unreadable"
+
+
+def test_a_graph_may_be_a_builder_or_made_by_a_function(tmp_path: Path) -> None:
+    (tmp_path / "flows.py").write_text(
+        "from langgraph.graph import StateGraph, START\n"
+        "builder = StateGraph(dict)\nbuilder.add_node('n', lambda s: s)\nbuilder.add_edge(START, 'n')\n"
+        "def made():\n    return builder.compile()\n"
+    )
+    config = tmp_path / "langgraph.json"
+    named = {"one": "./flows.py:builder", "two": {"path": "./flows.py:made"}}
+    config.write_text(json.dumps({"graphs": named}))
+    loaded = load_workflows(config)
+    assert sorted(loaded) == ["one", "two"] and loaded["one"].parts_total == 1
+
+
+@pytest.mark.parametrize(
+    ("address", "code"),
+    [
+        ("host=/nowhere/at/all dbname=x", "database-away"),
+        ("host=127.0.0.1 port=1 dbname=x user=y", "database-away"),
+    ],
+)
+async def test_a_database_that_is_away_is_said_to_be(address: str, code: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        async with opened(Settings(), Address.of(address), {}):
+            pass
+    assert refused.value.problem.code == code
+
+
+async def test_a_database_without_our_schema_is_told_how_to_get_it(empty_database: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        async with opened(Settings(), Address.of(empty_database), {}):
+            pass
+    assert refused.value.problem.status == 503 and "control db" in str(refused.value)
+
+
+READ_ONLY = "alter database {name} set default_transaction_read_only = {on}"
+
+
+def turn(conninfo: str, on: str) -> None:
+    """Let the database take no writes, or take them again, and end the sessions that knew it otherwise."""
+    with psycopg.connect(conninfo, autocommit=True) as conn:
+        conn.execute("set default_transaction_read_only = off")
+        name = psycopg.sql.Identifier(conn.info.dbname)
+        conn.execute(psycopg.sql.SQL(READ_ONLY).format(name=name, on=psycopg.sql.SQL(on)))
+        conn.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database()"
+                     " and pid <> pg_backend_pid()")
+
+
+async def test_a_database_that_takes_no_writes_is_refused_at_start(database: str) -> None:
+    turn(database, "on")
+    with pytest.raises(Refusal) as refused:
+        async with staged(database, graphs("line"), work=False):
+            pass
+    assert refused.value.problem.code == "database-read-only"
+
+
+async def test_a_database_that_takes_no_writes_for_a_while_loses_nothing(database: str, cues: Cues) -> None:
+    """Orders are refused, the run in its node goes on once writes are taken again, and the worker still claims."""
+    cues.give("b", "hold")
+    async with staged(database, graphs("line")) as stage:
+        run_id = await run_of(stage, "line", cues)
+        await cues.until_seen("b")
+        turn(database, "on")
+        codes: set[str] = set()
+
+        async def refused() -> bool:
+            try:
+                await start(stage.control, "line", cues.input)
+            except Refusal as refusal:
+                codes.add(refusal.problem.code)
+            return "database-read-only" in codes
+
+        await until(refused, "an order is refused")
+        assert codes <= {"database-read-only", "database-away"}
+        cues.take("b")
+        await cues.until_seen("b")
+        turn(database, "off")
+
+        async def done() -> bool:
+            try:
+                return (await stage.status(run_id)).word == "succeeded"
+            except Refusal:
+                return False
+
+        await until(done, "the run succeeds", timeout_s=30)
+        after = await run_of(stage, "line", cues)
+        await stage.until(after, "succeeded")
+    assert sorted(cues.seen("a", "c")) == ["a", "a", "c", "c"]
