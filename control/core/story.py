@@ -29,10 +29,12 @@ class Sentence:
 
 @dataclass(slots=True)
 class _Told:
-    """What the teller remembers: the questions by interrupt id, and whether a worker was just lost."""
+    """What the teller remembers: the questions by interrupt id, whether a worker was just lost, and whether this
+    attempt's failure has been told."""
 
     questions: dict[str, Entry] = field(default_factory=dict)
     lost_at: datetime | None = None
+    failed: bool = False
 
 
 def tell(entries: Iterable[Entry]) -> list[Sentence]:
@@ -84,6 +86,7 @@ def _accepted(entry: Entry, _: _Told) -> str:
 
 
 def _claimed(entry: Entry, told: _Told) -> str | None:
+    told.failed = False
     if told.lost_at is None:
         return None
     pause, told.lost_at = entry.at - told.lost_at, None
@@ -179,7 +182,8 @@ def _effect_ended(entry: Entry, _: _Told) -> str | None:
     return _HOW[entry.body["how"]].format(name) if entry.body["kind"] == "effect" else None
 
 
-def _task_failed(entry: Entry, _: _Told) -> str:
+def _task_failed(entry: Entry, told: _Told) -> str:
+    told.failed = True
     return f"{spoken(entry.body['node']).capitalize()} failed: {_clause(entry.body['error'])}."
 
 
@@ -194,12 +198,17 @@ _ENDED: Final = {
 }
 
 
-def _ended(entry: Entry, _: _Told) -> str | None:
+def _ended(entry: Entry, told: _Told) -> str | None:
     outcome, error, retry_at = entry.body["outcome"], entry.body.get("error"), entry.deadline("retry")
     if outcome != "failed":
         return _ENDED.get(outcome)
-    again = f" It is to be tried again at {moment(retry_at)}." if retry_at else ""
-    return f"The attempt failed{f': {_clause(error)}' if error else ''}.{again}"
+    why = f"The attempt failed{f': {_clause(error)}' if error else ''}."
+    again = f"It is to be tried again {_soon(retry_at, entry.at)}." if retry_at else None
+    return again if again and told.failed else f"{why} {again}" if again else why
+
+
+def _soon(at: datetime, now: datetime) -> str:
+    return f"in {duration(at - now)}" if timedelta() <= at - now < timedelta(minutes=1) else f"at {moment(at)}"
 
 
 def _worker_lost(entry: Entry, told: _Told) -> str:
@@ -301,6 +310,6 @@ def _quoted(asked: Entry) -> str:
 
 
 def _clause(text: Any) -> str:
-    """The first line of a reason or an error, short and without its full stop."""
-    first = str(text).strip().partition("\n")[0].rstrip(".")
+    """The first line of a reason or an error, short and without its full stop. A `repr` spells out its line breaks."""
+    first = str(text).strip().partition("\n")[0].partition("\\n")[0].rstrip(".")
     return first if len(first) <= _LONGEST else f"{first[:_LONGEST]}…"

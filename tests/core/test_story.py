@@ -190,6 +190,17 @@ def test_an_immediate_takeover_says_so() -> None:
     assert story(ACCEPTED, lost, CLAIMED, apart=timedelta(milliseconds=400))[-1].text == "Another took it over at once."
 
 
+def test_a_failure_and_its_retry_are_told_once() -> None:
+    failed = ("task_failed", "w", {"node": "score", "error": 'HTTPError("503 for url\\nFor more information")'})
+    ended = ("ended", "w", {"outcome": "failed", "error": "HTTPError: 503", "retry_at": "2026-03-01T09:05:30+00:00"})
+    told = [sentence.text for sentence in story(ACCEPTED, CLAIMED, failed, ended, CLAIMED, ended)[1:]]
+    assert told == [
+        'Score failed: HTTPError("503 for url.',
+        "It is to be tried again at 1 March 2026 09:05 UTC.",
+        "The attempt failed: HTTPError: 503. It is to be tried again in 30 seconds.",
+    ]
+
+
 def test_what_was_erased_is_said_to_be_erased() -> None:
     erased = Entry(2, AT, Kind.DECIDED, "ana", 1, {}, digest=b"\x01" * 32)
     told = tell([Entry(1, AT, Kind.HANDLED, "w", 1, {"node": "a"}), erased])
