@@ -103,11 +103,14 @@ def _pairs(item: Any) -> RenderableType:
 
 
 def _piece(item: Any) -> RenderableType:
-    """A piece of evidence, running on; a text that could pass for the next value is shown in quotes."""
+    """A piece of evidence, running on from its name; a text that could pass for the next value is shown in quotes."""
     if not isinstance(item, Mapping):
         return text(_told(item))
-    shown = Text()
+    named = next((key for key in ("kind", "title", "label") if isinstance(item.get(key), str)), None)
+    shown = text(item[named], "bold") if named else Text()
     for key, value in item.items():
+        if key == named:
+            continue
         told = visible(_told(value))
         shown.append(_BETWEEN if shown else "").append(f"{visible(key).replace('_', ' ')} ", "dim")
         shown.append(json.dumps(told, ensure_ascii=False) if _BETWEEN.strip() in told else told)
