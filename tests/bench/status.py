@@ -33,6 +33,7 @@ _LOOKS = 100  # of ours in a round
 
 class Case(TypedDict):
     text: str
+    pages: list[str]
     turn: int
     turns: int
 
@@ -62,15 +63,16 @@ def measure(site: Site) -> list[Row]:
     return [
         _look(site, "status of a small run, p50", size=200, steps=1),
         _look(site, f"status with {size / 1024 / 1024:.3g} MB of state, p50", size=size, steps=1),
+        _look(site, "the same in one text, which LangGraph keeps in every checkpoint", size=size, steps=1, text=True),
         _look(site, f"status with {steps:,} checkpoints, p50", size=200, steps=steps),
     ]
 
 
-def _look(site: Site, what: str, *, size: int, steps: int) -> Row:
+def _look(site: Site, what: str, *, size: int, steps: int, text: bool = False) -> Row:
     site.say(what)
     graph, looks = waits_for_approval(), site.some(_LOOKS, least=10)
     with site.database("status") as conninfo:
-        run_id = asyncio.run(_made(conninfo, graph, size=size, steps=steps))
+        run_id = asyncio.run(_made(conninfo, graph, size=size, steps=steps, text=text))
         both = site.alternate(
             lambda: asyncio.run(_ours(conninfo, run_id, looks)),
             lambda: asyncio.run(_peer(conninfo, graph, run_id, max(5, looks // 5))),
@@ -78,12 +80,13 @@ def _look(site: Site, what: str, *, size: int, steps: int) -> Row:
     return Row(what, "ms", both.ours, both.peer, both.ratio, at_most(2), note="the peer is graph.aget_state")
 
 
-async def _made(conninfo: str, graph: Graph, *, size: int, steps: int) -> UUID:
+async def _made(conninfo: str, graph: Graph, *, size: int, steps: int, text: bool) -> UUID:
     """A governed run that has taken these steps and waits."""
     async with staged(conninfo, {"case": graph}, **PRODUCTION) as stage:
-        value = {"text": secrets.token_hex(size // 2), "turn": 0, "turns": steps}
+        state = secrets.token_hex(size // 2)
+        value = {"text": state if text else "", "pages": [] if text else [state], "turn": 0, "turns": steps}
         run = await start(stage.control, "case", value, config={"recursion_limit": steps + 10})
-        await stage.until(run.run_id, "awaiting_approval", timeout_s=600)
+        await stage.until(run.run_id, "awaiting_approval", timeout_s=120 + steps / 20)
         return run.run_id
 
 

@@ -16,15 +16,15 @@ from tests.bench.site import Site
 @pytest.mark.parametrize("measure", [throughput.measure, status.measure])
 def test_a_benchmark_returns_rows(postgres: str, tmp_path: Path, measure: Callable[[Site], list[Row]]) -> None:
     rows = measure(Site(postgres, tmp_path, scale=0.001, rounds=1))
-    assert len(rows) == 3
+    assert len(rows) >= 3
     for row in rows:
         assert row.ours > 0
         assert row.peer is not None and row.peer > 0
         assert row.ratio is not None and row.ratio == pytest.approx(row.ours / row.peer)
-    assert sum(row.goal is not None for row in rows) in (1, 3)
+    assert any(row.goal is not None for row in rows)
     assert [json.loads(json.dumps(row.values()))["ours"] for row in rows] == [row.ours for row in rows]
-    assert table("any", rows).row_count == 3
-    assert len(markdown(rows).splitlines()) == 5
+    assert table("any", rows).row_count == len(rows)
+    assert len(markdown(rows).splitlines()) == len(rows) + 2
 
 
 @pytest.mark.parametrize(
