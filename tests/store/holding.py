@@ -72,7 +72,7 @@ async def put(app: App, config: RunnableConfig, *, step: int = 0, **values: Any)
 def execute(conninfo: str, query: str, params: Mapping[str, Any] | tuple[Any, ...] = ()) -> list[Any]:
     """Run a statement as the superuser; returns its rows, if it has any."""
     with psycopg.connect(conninfo, autocommit=True) as conn:
-        cursor = conn.execute(sql.SQL(query), params)  # type: ignore[arg-type]  # a test's own text
+        cursor = conn.execute(sql.SQL(query), params or None)  # type: ignore[arg-type]  # a test's own text
         return cursor.fetchall() if cursor.description else []
 
 

@@ -1,0 +1,223 @@
+"""Group commit: what runs share, what they do not, and in which order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+from control.core.ledger import verify
+from control.core.problem import Refusal
+from control.store import runs
+from control.store.flush import Flusher
+from control.store.item import Ending, Fence, Item
+from tests.store.holding import claimed, contents, execute, head_of, installation, ledger, put, under
+
+
+def steps(conninfo: str, fence: Fence) -> list[int]:
+    """The steps in the run's ledger, in order."""
+    return [entry.body["step"] for entry in ledger(conninfo, fence.run_id)]
+
+
+async def test_concurrent_writes_share_flushes(database: str) -> None:
+    fences = [claimed(database) for _ in range(50)]
+    async with installation(database) as app:
+        before = app.flusher.flushes
+        await asyncio.gather(*(put(app, under(fence), value=[n]) for n, fence in enumerate(fences)))
+        assert app.flusher.flushes - before <= 2
+    assert execute(database, "select count(*) from checkpoints") == [(50,)]
+
+
+async def test_no_flush_takes_more_than_its_limit(database: str) -> None:
+    fences = [claimed(database) for _ in range(10)]
+    async with installation(database, flush_batch_limit=3) as app:
+        before = app.flusher.flushes
+        await asyncio.gather(*(put(app, under(fence)) for fence in fences))
+        assert app.flusher.flushes - before == 4
+
+
+async def test_a_runs_writes_commit_in_the_order_they_were_made(database: str) -> None:
+    fence = claimed(database)
+    async with installation(database, flush_batch_limit=2) as app:
+        await asyncio.gather(*(put(app, under(fence), step=n) for n in range(9)))
+    assert steps(database, fence) == list(range(9))
+    assert verify(ledger(database, fence.run_id), head=head_of(database, fence.run_id)) is None
+
+
+async def test_no_checkpoint_commits_before_the_writes_queued_ahead_of_it(database: str) -> None:
+    """A sibling's writes are not awaited before the next checkpoint is put; a reader must never see it without them."""
+    fence = claimed(database)
+    async with installation(database, flush_batch_limit=1) as app:
+        config = await put(app, under(fence))
+        writes = [app.saver.aput_writes(config, [("a", [n])], f"task-{n}") for n in range(5)]
+        queued = [asyncio.ensure_future(each) for each in (*writes, put(app, config, step=1))]
+        seen: list[tuple[int, int]] = []
+        while not queued[-1].done():
+            await asyncio.sleep(0)
+            [(checkpoints, rows)] = await asyncio.to_thread(
+                execute, database,
+                "select (select count(*) from checkpoints), (select count(*) from checkpoint_writes)",
+            )  # fmt: skip
+            seen.append((checkpoints, rows))
+        await asyncio.gather(*queued)
+    assert all(rows == 5 for checkpoints, rows in seen if checkpoints == 2)
+
+
+async def test_a_value_the_database_refuses_fails_its_run_alone(database: str) -> None:
+    fences = [claimed(database) for _ in range(5)]
+    async with installation(database) as app:
+        before = contents(database)
+        told = await asyncio.gather(
+            *(put(app, under(fence), text="nul \0" if n == 2 else "fine") for n, fence in enumerate(fences)),
+            return_exceptions=True,
+        )
+        [bad] = [error for error in told if isinstance(error, Refusal)]
+        assert bad.problem.code == "value-not-storable"
+        assert "\\u0000 cannot be converted to text" in str(bad) or "unsupported Unicode" in str(bad)
+        after = contents(database)
+        for table in ("control.run", "control.ledger"):
+            was, now = ([row for row in seen[table] if str(fences[2].run_id) in row] for seen in (before, after))
+            assert was == now
+        assert len(after["checkpoints"]) == 4
+        await put(app, under(fences[2]), text="fine now")
+
+
+@pytest.mark.parametrize("bad", ["\ud800", float("nan"), object()], ids=["surrogate", "nan", "object"])
+async def test_what_cannot_be_sent_at_all_fails_its_run_alone_and_ends_no_flusher(database: str, bad: Any) -> None:
+    """Such a value fails in this process, before the database sees it."""
+    broken, fine = claimed(database), claimed(database)
+    async with installation(database) as app:
+        entry = ("task_failed", bad, {}) if isinstance(bad, str) else ("task_failed", "worker", {"error": bad})
+        item = Item(broken, asyncio.get_running_loop().create_future(), entries=[entry])
+        told = await asyncio.gather(app.flusher.write(item), put(app, under(fine)), return_exceptions=True)
+        assert isinstance(told[0], Refusal)
+        assert told[0].problem.code == "value-not-storable"
+        assert not isinstance(told[1], BaseException)
+        await put(app, under(broken))
+
+
+async def test_what_a_run_wrote_before_a_refused_value_stands_and_what_follows_it_does_not(database: str) -> None:
+    fence = claimed(database)
+    async with installation(database) as app:
+        config = await put(app, under(fence))
+        told = await asyncio.gather(
+            app.saver.aput_writes(config, [("a", [1])], "before"),
+            put(app, config, step=1, text="nul \0"),
+            put(app, config, step=2, text="after"),
+            return_exceptions=True,
+        )
+    assert [isinstance(one, Refusal) for one in told] == [False, True, True]
+    assert execute(database, "select task_id from checkpoint_writes") == [("before",)]
+    assert steps(database, fence) == [0]
+
+
+async def test_a_full_queue_holds_writers_back_until_there_is_room(database: str) -> None:
+    fence = claimed(database)
+    async with installation(database, flush_queue_limit=3, flush_batch_limit=1) as app:
+        with psycopg.connect(database) as command:
+            command.execute("select from control.run where run_id = %s for update", (fence.run_id,))
+            puts = [asyncio.ensure_future(put(app, under(fence), step=n)) for n in range(6)]
+            waiting = await held_back(app.flusher, puts)
+            assert waiting == 3, "three are queued, and three wait for room"
+        await asyncio.gather(*puts)
+    assert steps(database, fence) == list(range(6))
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Let the event loop turn until something of this process is true."""
+    async with asyncio.timeout(20):
+        while not true():  # noqa: ASYNC110  # nothing announces it
+            await asyncio.sleep(0)
+
+
+async def held_back(flusher: Flusher, puts: list[asyncio.Future[Any]]) -> int:
+    """How many writers wait for room, once every one of them had its turn and the queue is full."""
+    await until(flusher._room.locked)
+    for _ in puts:
+        await asyncio.sleep(0)
+    return len([waiter for waiter in flusher._room._waiters or () if not waiter.done()])
+
+
+async def test_a_busy_run_waits_keeps_its_order_and_holds_nobody_up(database: str) -> None:
+    busy, free = claimed(database), claimed(database)
+    async with installation(database) as app:
+        with psycopg.connect(database) as command:
+            command.execute("select from control.run where run_id = %s for no key update", (busy.run_id,))
+            late = [asyncio.ensure_future(put(app, under(busy), step=n)) for n in range(3)]
+            for step in range(3):
+                await put(app, under(free), step=step)
+            late.append(asyncio.ensure_future(put(app, under(busy), step=3)))
+            await put(app, under(free), step=3)
+            assert not any(one.done() for one in late)
+            assert steps(database, busy) == []
+        await asyncio.gather(*late)
+    assert steps(database, busy) == steps(database, free) == [0, 1, 2, 3]
+
+
+async def test_a_command_and_a_flush_chain_one_ledger(database: str) -> None:
+    """Commands append between flushes, from other connections and at the same moments."""
+    fences = [claimed(database) for _ in range(4)]
+    async with installation(database) as app:
+
+        async def command(fence: Fence, n: int) -> None:
+            async with app.database.scope("control_command", fence.tenant) as conn:
+                run = await runs.lock_run(conn, fence.tenant, fence.run_id)
+                entry = ("signalled", "tester", {"name": f"s{n}"})
+                await runs.save_run(conn, run, [entry, entry], at=await runs.now(conn), crash_limit=5)
+
+        await asyncio.gather(
+            *(put(app, under(fence), step=n) for fence in fences for n in range(20)),
+            *(command(fence, n) for fence in fences for n in range(20)),
+        )
+    for fence in fences:
+        entries = ledger(database, fence.run_id)
+        assert len(entries) == 60
+        assert [e.body["step"] for e in entries if e.kind == "stepped"] == list(range(20))
+        assert verify(entries, head=head_of(database, fence.run_id)) is None
+        assert len({entry.at for entry in entries if entry.kind == "signalled"}) == 20
+
+
+async def test_an_ending_is_refused_where_a_command_came_between(database: str) -> None:
+    fence = claimed(database)
+    async with installation(database) as app:
+
+        async def end(version: int) -> int:
+            ending = Ending(version, "completed", "finished", "succeeded", None, True, 0)
+            return await app.flusher.write(Item(fence, asyncio.get_running_loop().create_future(), ending=ending))
+
+        execute(database, "update control.run set version = 7, pause_at = now()")
+        before = contents(database)
+        with pytest.raises(Refusal, match="A command came between") as refusal:
+            await end(6)
+        assert refusal.value.problem.code == "run-moved"
+        assert contents(database) == before
+        assert await end(7) == 8
+        with pytest.raises(Refusal) as refusal:
+            await put(app, under(fence))
+        assert refusal.value.problem.code == "claim-lost", "an ended attempt writes no more"
+
+
+async def test_stopping_writes_what_is_queued(database: str) -> None:
+    fences = [claimed(database) for _ in range(20)]
+    async with installation(database, flush_batch_limit=3) as app:
+        puts = [asyncio.ensure_future(put(app, under(fence))) for fence in fences]
+        await until(lambda: len(app.flusher._queue) == 20)
+    assert all(one.done() and not one.exception() for one in puts)
+    assert execute(database, "select count(*) from checkpoints") == [(20,)]
+
+
+async def test_a_writer_that_gives_up_does_not_take_its_write_back(database: str) -> None:
+    """A cancelled node's write is in the queue already, and what is behind it may rest on it."""
+    fence = claimed(database)
+    async with installation(database) as app:
+        with psycopg.connect(database) as command:
+            command.execute("select from control.run for update")
+            writing = asyncio.ensure_future(put(app, under(fence), step=1))
+            following = asyncio.ensure_future(put(app, under(fence), step=2))
+            await until(lambda: len(app.flusher._queue) == 2)
+            writing.cancel()
+        await following
+    assert steps(database, fence) == [1, 2]

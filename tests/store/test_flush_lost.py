@@ -1,0 +1,190 @@
+"""What a flush does when its connection is lost: nothing is written twice, and nothing is left out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from control.app import App
+from control.core.ledger import verify
+from control.core.problem import Refusal
+from control.store import arrays
+from control.store.database import Address
+from control.store.flush import Flusher
+from control.store.item import Fence
+from tests.store.holding import claimed, execute, head_of, installation, ledger, put, under, until_blocked
+from tests.store.wire import Wire, wired
+
+KILL = """
+select pg_terminate_backend(pid) from pg_stat_activity
+where usename = 'control_flush' and datname = current_database() and pid <> pg_backend_pid()
+"""
+TAKE = """
+insert into checkpoint_writes (thread_id, checkpoint_id, task_id, idx, channel, blob)
+values (%s, 'c', 'task', 0, 'a', '')
+"""
+
+
+@asynccontextmanager
+async def over(wire: Wire, app: App, *, patience_s: float = 20) -> AsyncIterator[Flusher]:
+    """The installation's saver, writing through a flusher of its own at the end of a wire."""
+    address = Address.of(wire.conninfo, login=True)
+
+    async def connect() -> psycopg.AsyncConnection[Any]:
+        conn = await psycopg.AsyncConnection.connect(
+            address.session("control_flush"), autocommit=True, prepare_threshold=0, connect_timeout=2
+        )
+        arrays.register(conn)
+        return conn
+
+    flusher = Flusher(connect, patience_s=patience_s)
+    await flusher.start()
+    kept, app.saver._flusher = app.saver._flusher, flusher
+    try:
+        yield flusher
+    finally:
+        wire.swallowing, wire.open, app.saver._flusher = False, True, kept
+        await flusher.stop()
+
+
+def written_once(conninfo: str, fence: Fence, steps: int) -> None:
+    entries = ledger(conninfo, fence.run_id)
+    assert [entry.body["step"] for entry in entries if entry.kind == "stepped"] == list(range(steps))
+    assert verify(entries, head=head_of(conninfo, fence.run_id)) is None
+
+
+async def test_a_backend_killed_again_and_again_loses_and_doubles_nothing(database: str) -> None:
+    fences = [claimed(database) for _ in range(5)]
+    async with installation(database) as app:
+
+        async def write(fence: Fence) -> None:
+            for step in range(40):
+                await put(app, under(fence), step=step)
+
+        killing = asyncio.ensure_future(poll_and_kill(app.flusher, database))
+        await asyncio.gather(*(write(fence) for fence in fences))
+        killing.cancel()
+    for fence in fences:
+        written_once(database, fence, 40)
+
+
+async def poll_and_kill(flusher: Flusher, conninfo: str) -> None:
+    """Kill the flush's backends each time a few flushes more have been committed."""
+    while True:
+        seen = flusher.flushes
+        while flusher.flushes < seen + 3:  # noqa: ASYNC110  # nothing announces a flush
+            await asyncio.sleep(0)
+        await asyncio.to_thread(execute, conninfo, KILL)
+
+
+async def test_a_commit_whose_answer_was_lost_is_not_repeated(database: str, tmp_path: Path) -> None:
+    fences = [claimed(database) for _ in range(3)]
+    async with installation(database) as app, wired(database, tmp_path) as wire, over(wire, app):
+        await asyncio.gather(*(put(app, under(fence), step=0) for fence in fences))
+        for step in (1, 2):
+            wire.swallowing = True
+            wire.answered.clear()
+            writing = [asyncio.ensure_future(put(app, under(fence), step=step)) for fence in fences]
+            await asyncio.wait_for(wire.answered.wait(), 10)
+            committed = execute(database, "select count(*) from control.ledger")
+            assert committed == [(3 * step + 3,)], "the server has committed, and the program does not know"
+            assert not any(one.done() for one in writing)
+            wire.swallowing = False
+            wire.cut()
+            await asyncio.gather(*writing)
+    for fence in fences:
+        written_once(database, fence, 3)
+
+
+async def test_a_try_that_still_works_behind_a_lost_connection_is_waited_for(database: str, tmp_path: Path) -> None:
+    """The lost try holds its run's lock. Taken for a busy run and written as a new item, it would be written twice."""
+    fence, free = claimed(database), claimed(database)
+    async with installation(database) as app, wired(database, tmp_path) as wire, over(wire, app):
+        config = under(fence)
+        with psycopg.connect(database) as rival:  # holds the row that the flush inserts after it has locked its run
+            rival.execute(TAKE, (fence.thread_id,))
+            at = {"configurable": config["configurable"] | {"checkpoint_id": "c"}}
+            writing = asyncio.ensure_future(app.saver.aput_writes(at, [("a", [1])], "task", "~p, node"))
+            stepping = asyncio.ensure_future(put(app, config, step=0))
+            both = asyncio.ensure_future(put(app, under(free), step=0))
+            await until_blocked(database)
+            wire.cut()
+            await until_retried(database)
+            rival.rollback()
+        await asyncio.gather(writing, stepping, both)
+    written_once(database, fence, 1)
+    written_once(database, free, 1)
+
+
+async def until_retried(conninfo: str) -> None:
+    """Wait until a second connection of the flush has asked for the same runs, and found one of them busy."""
+    query = """
+        select count(*) from pg_stat_activity
+        where usename = 'control_flush' and datname = current_database() and state = 'idle' and query like '%admitted%'
+    """
+    async with asyncio.timeout(20):
+        while execute(conninfo, query) == [(0,)]:  # noqa: ASYNC110  # the database tells nobody
+            await asyncio.sleep(0.01)
+
+
+async def test_a_database_that_stays_away_is_said_to_be_away(database: str, tmp_path: Path) -> None:
+    fence = claimed(database)
+    async with installation(database) as app, wired(database, tmp_path) as wire, over(wire, app, patience_s=0.3):
+        await put(app, under(fence), step=0)
+        wire.open = False
+        wire.cut()
+        with pytest.raises(Refusal, match=r"It has been away for 0\.3 s") as refusal:
+            await put(app, under(fence), step=1)
+        assert refusal.value.problem.code == "database-away"
+        wire.open = True
+        await put(app, under(fence), step=1)
+    written_once(database, fence, 2)
+
+
+async def test_a_run_whose_write_is_of_unknown_fate_is_not_said_to_be_busy(database: str, tmp_path: Path) -> None:
+    """Where the lost try outlasts all patience, its writers are told so; later writes of others go on."""
+    stuck, free = claimed(database), claimed(database)
+    async with installation(database) as app, wired(database, tmp_path) as wire, over(wire, app, patience_s=0.3):
+        with psycopg.connect(database) as rival:
+            rival.execute(TAKE, (stuck.thread_id,))
+            at = under(stuck, checkpoint_id="c")
+            writing = asyncio.ensure_future(app.saver.aput_writes(at, [("a", [1])], "task"))
+            await until_blocked(database)
+            beside = asyncio.ensure_future(put(app, under(free)))
+            wire.cut()
+            with pytest.raises(Refusal, match="does not say what became of it") as refusal:
+                await writing
+            assert refusal.value.problem.code == "database-away"
+            await beside
+        await put(app, under(stuck))
+    written_once(database, free, 1)
+    assert verify(ledger(database, stuck.run_id), head=head_of(database, stuck.run_id)) is None
+
+
+async def test_a_database_that_takes_no_writes_for_a_while_is_waited_for(database: str) -> None:
+    fence = claimed(database)
+    execute(
+        database, "alter role control_flush in database " + name(database) + " set default_transaction_read_only = on"
+    )
+    async with installation(database) as app:
+        writing = asyncio.ensure_future(put(app, under(fence)))
+        # The refusal shows only in the flusher's patience: give it a few tries before the database takes writes again.
+        await asyncio.wait({writing}, timeout=0.3)
+        assert not writing.done()
+        execute(
+            database, "alter role control_flush in database " + name(database) + " reset default_transaction_read_only"
+        )
+        execute(database, KILL)
+        await writing
+    written_once(database, fence, 1)
+
+
+def name(conninfo: str) -> str:
+    [(found,)] = execute(conninfo, "select quote_ident(current_database())")
+    return str(found)

@@ -1,0 +1,209 @@
+"""Strict serialisation: what comes back, what is refused, what is never imported, and what is blanked."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import pickle
+import sys
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import ormsgpack
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage
+from langgraph.checkpoint.serde import jsonplus
+from langgraph.checkpoint.serde.types import _DeltaSnapshot
+from langgraph.types import Command, Interrupt, Send
+from pydantic import BaseModel
+
+from control.core.problem import Refusal
+from control.store.redaction import Redaction
+from control.store.serde import StrictSerializer
+
+
+@dataclasses.dataclass
+class Inner:
+    n: int
+
+
+@dataclasses.dataclass
+class Outer:
+    inner: Any
+    many: list[Any]
+
+
+class Model(BaseModel):
+    name: str
+    inner: Inner | None = None
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+class Word(enum.StrEnum):
+    YES = "yes"
+
+
+class Pair(NamedTuple):
+    a: int
+    b: int
+
+
+OURS = [(__name__, kind.__name__) for kind in (Inner, Outer, Model, Colour, Word)]
+
+
+def there_and_back(serde: StrictSerializer, value: Any) -> Any:
+    return serde.loads_typed(serde.dumps_typed(value))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None, b"\0\xff", bytearray(b"x"), True, 2**63, -1.5, "é\0", [1, [2]], {"a": {1: "b"}}, {1, 2}, frozenset({3}),
+        datetime(2026, 1, 2, tzinfo=UTC), timedelta(days=1, microseconds=2), Decimal("1.10"), UUID(int=7), Path("/a/b"),
+        HumanMessage("hi", id="1"), AIMessage("", tool_calls=[{"name": "t", "args": {"a": 1}, "id": "c"}]),
+        Send("node", {"a": [1]}), Interrupt(value={"q": 1}, id="i"), Command(update={"a": 1}, goto="b"),
+        Outer(Inner(1), [Inner(2), {"deep": Model(name="x", inner=Inner(3))}]), Colour.RED, [Word.YES],
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_an_allowed_value_comes_back_as_it_was(value: Any) -> None:
+    back = there_and_back(StrictSerializer(OURS), value)
+    assert back == value
+    assert type(back) is type(value) or isinstance(value, Word)
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        (Inner(1), "Inner"),
+        ([{"deep": (Inner(1),)}], "Inner"),
+        (Outer(Inner(1), []), "Inner"),
+        (Model(name="x"), "Model"),
+        ({"model": [Model(name="x")]}, "Model"),
+        (Outer({Colour.RED: 1}, [Colour.RED]), "Colour"),
+        (Pair(1, 2), "Pair"),
+        (Send("n", Inner(1)), "Inner"),
+        (Interrupt(value=[Inner(1)], id="i"), "Inner"),
+        (_DeltaSnapshot([Inner(1)]), "Inner"),
+    ],
+    ids=repr,
+)
+def test_a_type_that_would_come_back_as_something_else_is_refused_by_name(value: Any, named: str) -> None:
+    allowed = [(__name__, "Outer")]
+    with pytest.raises(Refusal, match=rf"{__name__}\.{named} is not among the types") as refusal:
+        StrictSerializer(allowed).dumps_typed(value)
+    assert refusal.value.problem.code == "type-not-allowed"
+    assert refusal.value.facts["type"] == f"{__name__}.{named}"
+
+
+def test_a_class_that_nobody_could_find_again_is_refused_though_allowed() -> None:
+    @dataclasses.dataclass
+    class Local:
+        n: int
+
+    with pytest.raises(Refusal, match="Local is not among"):
+        StrictSerializer([(__name__, "Local")]).dumps_typed([Local(1)])
+
+
+@pytest.mark.parametrize("value", [lambda: 1, [object()], {"a": {"b": open}}, sys, iter([1])], ids=lambda _: "")
+def test_what_cannot_be_stored_is_refused(value: Any) -> None:
+    with pytest.raises(Refusal) as refusal:
+        StrictSerializer(OURS).dumps_typed(value)
+    assert refusal.value.problem.code == "state-not-serialisable"
+
+
+def test_what_contains_itself_is_refused() -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    with pytest.raises(Refusal) as refusal:
+        StrictSerializer().dumps_typed(endless)
+    assert refusal.value.problem.code == "state-not-serialisable"
+
+
+@pytest.mark.parametrize("code", range(6))
+def test_a_class_that_the_databases_bytes_name_is_not_imported(code: int, tmp_path: Path, monkeypatch: Any) -> None:
+    """A module that leaves a mark when it is imported, named as the type of a value."""
+    module = f"planted_{code}"
+    (tmp_path / f"{module}.py").write_text(f"from pathlib import Path\nPath({str(tmp_path / 'mark')!r}).touch()\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    payload = ormsgpack.packb([module, "Thing", {"a": 1}, "method"])
+    call = ormsgpack.packb(["os", "system", f"touch {tmp_path / 'mark'}"])
+    extensions = [ormsgpack.Ext(code, payload), ormsgpack.Ext(jsonplus.EXT_CONSTRUCTOR_SINGLE_ARG, call)]
+    planted = ormsgpack.packb({"x": extensions})
+    back = StrictSerializer(OURS).loads_typed(("msgpack", planted))
+    assert not (tmp_path / "mark").exists()
+    assert module not in sys.modules
+    assert isinstance(back, dict)
+
+
+def test_bytes_of_a_pickle_are_refused() -> None:
+    with pytest.raises(Exception, match=r"pickle|Unknown|not"):
+        StrictSerializer().loads_typed(("pickle", pickle.dumps(Inner(1))))
+
+
+KEY = 'sk-Ab"c\\é-secret'
+CARD = r"\b\d{16}\b"
+
+
+@pytest.fixture
+def serde() -> StrictSerializer:
+    return StrictSerializer(OURS, secrets=[KEY, "abc"], patterns=[CARD, r"^tok_\w+$"])
+
+
+def test_secrets_are_blanked_wherever_a_value_holds_them(serde: StrictSerializer) -> None:
+    value = Outer(
+        {"key": KEY, KEY: 1, "card": "pay 1234567890123456!", "more": "12345678901234567", "no": 1234567890123456},
+        [HumanMessage(f"use {KEY}", id="m"), Model(name="tok_x"), "not tok_x", b"raw " + KEY.encode(), Inner(3)],
+    )
+    blank = "*" * len(KEY)
+    assert there_and_back(serde, value) == Outer(
+        {"key": blank, blank: 1, "card": "pay ****************!", "more": "12345678901234567", "no": 1234567890123456},
+        [
+            HumanMessage(f"use {blank}", id="m"), Model(name="*****"), "not tok_x", b"raw " + b"*" * len(KEY.encode()),
+            Inner(3),
+        ],
+    )  # fmt: skip
+
+
+def test_what_langgraph_finds_things_by_is_no_secret() -> None:
+    serde = StrictSerializer(secrets=["interrupt-1", "the-node"], patterns=[r"[0-9a-f]{32}"])
+    assert there_and_back(serde, Send("the-node", "the-node")) == Send("the-node", "********")
+    kept = Interrupt(value="0" * 32, id="0" * 32)
+    assert there_and_back(serde, [kept]) == [Interrupt(value="*" * 32, id="0" * 32)]
+
+
+def test_a_secret_that_is_a_types_name_changes_no_type() -> None:
+    serde = StrictSerializer(secrets=["decimal", "datetime"])
+    value = [Decimal("1.5"), datetime(2026, 1, 1, tzinfo=UTC), "decimal"]
+    assert there_and_back(serde, value) == [*value[:2], "*******"]
+
+
+def test_bytes_alone_are_blanked_too(serde: StrictSerializer) -> None:
+    assert serde.loads_typed(serde.dumps_typed(f"a {KEY}".encode())) == b"a " + b"*" * len(KEY.encode())
+
+
+def test_json_is_blanked_by_what_it_says_not_by_how_it_is_written(serde: StrictSerializer) -> None:
+    text = json.dumps({"b": f"x{KEY}", "a": ["1234567890123456", 1234567890123456]})
+    assert KEY not in text, "JSON escapes it, so that a search of the text would miss it"
+    assert json.loads(serde.redact_json(text)) == {
+        "b": "x" + "*" * len(KEY), "a": ["*" * 16, 1234567890123456]
+    }  # fmt: skip
+    untouched = '{"b":  1}'
+    assert serde.redact_json(untouched) is untouched
+
+
+def test_without_secrets_nothing_is_searched_and_nothing_changes() -> None:
+    assert not Redaction(["short"], [])
+    assert Redaction().data(b"abc") == b"abc"
+    assert Redaction(["secret-1"]).text("a secret-1 b") == "a ******** b"
+
+
+def test_the_longest_secret_is_blanked_first() -> None:
+    assert Redaction(["secret", "secret-more"]).text("secret-more secret") == "*********** ******"
