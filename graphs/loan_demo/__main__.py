@@ -89,7 +89,7 @@ class Demo:
 
     def _kill(self, watch: Watch) -> Killed:
         """Let it go on until a model has been asked and has not answered; then kill whoever asked."""
-        held = self._loop.run(watch.until(_asks_a_model))
+        held = self._loop.run(watch.until(self._asks_a_model))
         holder = str(held.run.worker_id)
         pid = watch.pids.get(holder)
         if pid not in self.crew.working:
@@ -102,6 +102,12 @@ class Demo:
         said = f"$ kill -9 {pid}   the worker in node {', '.join(held.nodes)}, waiting for {waits or 'nothing more'}"
         self.screen.event(watch.clock(at), said, style="bold red")
         return killed
+
+    def _asks_a_model(self, now: Standing) -> bool:
+        """Whether a call is noted as begun; the scripted model must have heard it, too."""
+        begun = any(row["kind"] == "model" and row["state"] == "began" for row in now.effects)
+        heard = not self.crew.scripted or self.crew.model_log.exists()
+        return begun and heard and now.run.worker_id is not None
 
     def _take_over(self, watch: Watch, killed: Killed) -> Standing:
         asked = self._loop.run(watch.until(lambda now: now.status.word is Status.AWAITING_APPROVAL))
@@ -138,7 +144,7 @@ class Demo:
         charges = f"{len(found.charges)} charge{'' if len(found.charges) == 1 else 's'}"
         self.screen.say(f"credit bureau: {charges}, EUR {found.fee_eur:.2f}; requests repeated: {found.repeats}")
         self.screen.say(
-            f"chat model: {counts.model_calls} calls made, {counts.in_flight} of them in flight at the kill; "
+            f"chat model: {counts.model_calls} calls begun, {counts.in_flight} of them in flight at the kill; "
             f"recorded answers asked again: {counts.asked_again}"
         )
 
@@ -169,11 +175,6 @@ class Demo:
         if done.returncode:
             raise Fault(done.stderr)
         return done.stdout
-
-
-def _asks_a_model(now: Standing) -> bool:
-    waits = any(row["kind"] == "model" and row["state"] == "began" for row in now.effects)
-    return waits and now.run.worker_id is not None
 
 
 async def _leftovers(control: Control) -> int:

@@ -75,7 +75,7 @@ def test_it_goes_through_everything_and_every_check_holds(demo: Any) -> None:
         r"approved by the demonstration",
         r"To maria\.lindqvist@example\.org: Your loan application",
         r"credit bureau: 1 charge, EUR 2\.50",
-        r"chat model: 2 calls made, 1 of them in flight at the kill; recorded answers asked again: 0",
+        r"chat model: 2 calls begun, 1 of them in flight at the kill; recorded answers asked again: 0",
         r"The Demonstration approved .* having",
         r"✓ Ledger and status, recomputed by the doctor +runs: 1, .*findings: 0",
         r"All 10 checks hold",
