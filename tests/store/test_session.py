@@ -1,0 +1,83 @@
+"""A process's sign of life: a lock that dies with it, and a lease that no busy event loop holds up."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from control.store.runs import LOCK_CLASS
+from control.store.session import Session
+from control.testing.database import as_role
+from tests.store.holding import execute
+
+HOLDERS = "select pid from pg_locks where locktype = 'advisory' and classid::bigint = %s and objsubid = 2 and granted"
+MARK = " and database = (select oid from pg_database where datname = current_database())"
+
+
+def holders(conninfo: str) -> list[int]:
+    return [pid for (pid,) in execute(conninfo, HOLDERS + MARK, (LOCK_CLASS,))]
+
+
+@contextmanager
+def session(conninfo: str, *, lease_s: float = 30, **callbacks: Any) -> Iterator[Session]:
+    started = Session(as_role(conninfo, "control_claim"), "worker", timedelta(seconds=lease_s), **callbacks)
+    started.start()
+    try:
+        yield started
+    finally:
+        started.stop()
+
+
+def test_a_session_registers_holds_its_lock_and_signs_off(database: str) -> None:
+    with session(database, digests=["g:1"]) as held:
+        [row] = execute(database, "select worker_id, kind, digests, ended_at, lease_until > now() from control.worker")
+        assert row == (held.worker_id, "worker", ["g:1"], None, True)
+        assert len(holders(database)) == 1
+    assert holders(database) == []
+    assert execute(database, "select ended_at is not null, lease_until <= now() from control.worker") == [(True, True)]
+
+
+async def test_the_lease_is_renewed_while_the_event_loop_is_blocked(database: str) -> None:
+    with session(database, lease_s=1):
+        # The very thing under test: a loop that answers nobody for three leases.
+        time.sleep(3)  # noqa: ASYNC251  # blocking the loop is the point
+        living = await asyncio.to_thread(
+            execute, database, "select lease_until > clock_timestamp() from control.worker"
+        )
+        assert living == [(True,)]
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_lost_session_says_so_and_is_held_again(database: str, times: int) -> None:
+    lost, back = threading.Semaphore(0), threading.Semaphore(0)
+    with session(database, on_lost=lost.release, on_back=back.release):
+        for _ in range(times):
+            [pid] = holders(database)
+            execute(database, "select pg_terminate_backend(%s)", (pid,))
+            assert lost.acquire(timeout=10)
+            assert back.acquire(timeout=10)
+            [again] = holders(database)
+            assert again != pid
+    assert execute(database, "select count(*) from control.worker") == [(1,)]
+
+
+def test_what_is_announced_is_passed_on(database: str) -> None:
+    heard: list[tuple[str, str]] = []
+    both = threading.Semaphore(0)
+
+    def hear(channel: str, payload: str) -> None:
+        heard.append((channel, payload))
+        both.release()
+
+    with session(database, on_notify=hear):
+        execute(database, "select pg_notify('control_work', ''), pg_notify('control_orders', 'r')")
+        assert both.acquire(timeout=10)
+        assert both.acquire(timeout=10)
+    assert sorted(heard) == [("control_orders", "r"), ("control_work", "")]
