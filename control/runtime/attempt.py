@@ -126,7 +126,10 @@ class Attempt:
         if self.tenure.broken and self.tenure.broken.problem is CLAIM_LOST:
             _log.info("run %s: %s", self.claimed.run_id, self.tenure.broken.why)
             return
-        _log.error("attempt on run %s broke", self.claimed.run_id, exc_info=error)
+        if isinstance(error, Refusal) and error.problem is DATABASE_AWAY:
+            _log.info("run %s: %s", self.claimed.run_id, error.why)  # a transient failure, as inside a node
+        else:
+            _log.error("attempt on run %s broke", self.claimed.run_id, exc_info=error)
         with contextlib.suppress(Refusal):
             await self._conclude(failed(error))
 

@@ -26,13 +26,14 @@ from control.runtime.attempt import Attempt, Tools
 from control.runtime.loop_watch import Blocked, LoopWatch
 from control.runtime.recovery import Recovery
 from control.runtime.workflows import Workflow
-from control.store.claims import Claimed, Claims, Holdings, Mine, mark_blocking
+from control.store.claims import Claimed, Claims, Holdings, Mine, Orphan, mark_blocking
 from control.store.database import Database
 from control.store.flush import CLAIM_LOST
 from control.store.runs import ORDERS, WORK
 from control.store.session import Session
 
 _READOPT_S: Final = 5.0
+UNHEARD: Final = "its worker never heard of the claim"
 _log: Final = logging.getLogger(__name__)
 
 
@@ -71,6 +72,7 @@ class Worker:
             on_back=self._session_back,
         )
         self._holdings = Holdings(self.worker_id, list(workflows), [w.digest for w in workflows.values()])
+        self._claims_known = asyncio.Lock()  # held from the claim to its attempts, so that none looks forgotten
         self.swept = asyncio.Event()
 
     @property
@@ -126,9 +128,10 @@ class Worker:
     async def _claim(self) -> None:
         """Fill the free slots."""
         while not self._draining.is_set() and (free := self._pace.slots - self.busy) > 0:
-            claimed = await self._claiming.claim(self._holdings, free=free)
-            for run in claimed:
-                self._begin(run)
+            async with self._claims_known:
+                claimed = await self._claiming.claim(self._holdings, free=free)
+                for run in claimed:
+                    self._begin(run)
             if len(claimed) < free:
                 return
 
@@ -165,11 +168,18 @@ class Worker:
             await self._recovery.readopt(tenant, run_id, digest)
 
     async def _obey(self) -> None:
-        """Compare the attempts with the claims as the database has them: stop what was ordered, abort what was lost."""
-        if not self._attempts:
-            return
-        before = dict(self._attempts)
-        held = {claim.run_id: claim for claim in await self._obeying.mine(self.worker_id)}
+        """Compare the attempts with the claims as the database has them: stop what was ordered, abort what was lost.
+
+        A claim without an attempt is one whose answer the network lost: nobody would ever work on it.
+        """
+        async with self._claims_known:
+            before = dict(self._attempts)
+            held = {claim.run_id: claim for claim in await self._obeying.mine(self.worker_id)}
+        for claim in held.values():
+            if claim.run_id not in before:
+                await self._recovery.take_over(
+                    Orphan(claim.tenant, claim.run_id, claim.epoch, self.worker_id, UNHEARD)
+                )  # fmt: skip
         for run_id, attempt in before.items():
             if self._attempts.get(run_id) is attempt:
                 self._order(attempt, held.get(run_id))

@@ -23,6 +23,7 @@ from datetime import timedelta
 from hashlib import sha256
 from typing import Any, Final, Protocol
 
+import psycopg
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
     WRITES_IDX_MAP,
@@ -36,12 +37,13 @@ from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, _DeltaSnapshot
 from langgraph.types import Interrupt
 from psycopg import AsyncConnection, AsyncCursor
 from psycopg.rows import DictRow, dict_row
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from typing_extensions import override
 
 from control.core.problem import Refusal
 from control.core.question import Question, Suspension, recognise
 from control.store.effects import Effects
+from control.store.errors import refusal
 from control.store.flush import Flusher
 from control.store.item import Asked, BlobRow, CheckpointRow, Item, WriteRow
 from control.store.serde import StrictSerializer
@@ -251,9 +253,12 @@ class ControlSaver(ThreadOps):
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection[DictRow]]:
-        """A connection that may read, of the flush role."""
-        async with self.conn.connection() as conn:  # type: ignore[operator]  # always a pool here
-            yield conn
+        """A connection that may read, of the flush role. Raises `database-away`."""
+        try:
+            async with self.conn.connection() as conn:  # type: ignore[operator]  # always a pool here
+                yield conn
+        except (PoolTimeout, psycopg.Error) as error:
+            raise refusal(error) or error from error
 
     @asynccontextmanager
     async def _cursor(self, *, pipeline: bool = False) -> AsyncIterator[AsyncCursor[DictRow]]:

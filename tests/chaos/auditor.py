@@ -21,6 +21,7 @@ from psycopg.rows import dict_row
 from control.core.audit import replay
 from control.core.ledger import START, Entry, Kind, verify
 from control.core.run_status import index
+from control.runtime.worker import UNHEARD
 from control.testing.chaos import Seen, Toll, Work
 from tests.chaos.graphs import expected
 
@@ -169,8 +170,10 @@ def _finished(found: Books) -> dict[tuple[UUID, str], int]:
 
 
 def _slandered(found: Books, toll: Toll) -> Iterator[str]:
-    """Workers declared dead that nobody had killed."""
+    """Workers declared dead that nobody had killed. One that gives up a claim it never heard of is not."""
     for run_id, entry in _lost(found.ledgers.items()):
+        if entry.body["why"] == UNHEARD:
+            continue
         killed_at = toll.killed.get(entry.body["worker"])
         if entry.body["worker"] not in toll.killed or (killed_at and entry.at < killed_at):
             yield f"run {run_id} was taken from {entry.body['worker']}, which lived: {entry.body['why']}"

@@ -8,12 +8,15 @@ from typing import Annotated
 from uuid import UUID
 
 from langgraph.graph import START, StateGraph
+from pytest import MonkeyPatch
 from typing_extensions import TypedDict
 
 from control.core.answer import Word
 from control.runtime.commands.decide import decide
 from control.runtime.commands.start import start
 from control.sdk import approval
+from control.store.claims import Claimed, Claims, Holdings
+from control.store.errors import DATABASE_AWAY
 from control.testing.stage import Stage, staged
 
 
@@ -43,6 +46,25 @@ async def test_an_answer_that_comes_while_siblings_still_run_is_delivered_when_t
         told = stage.kinds(run.run_id)
     assert told.index("asked") < told.index("decided") < told.index("ended")
     assert told.count("claimed") == 2
+
+
+async def test_a_claim_whose_answer_is_lost_does_not_keep_its_run(database: str, monkeypatch: MonkeyPatch) -> None:
+    claim, lost = Claims.claim, asyncio.Event()
+
+    async def unheard(claims: Claims, holdings: Holdings, *, free: int) -> list[Claimed]:
+        claimed = await claim(claims, holdings, free=free)
+        if claimed and not lost.is_set():
+            lost.set()
+            raise DATABASE_AWAY.because("The answer was lost.")
+        return claimed
+
+    monkeypatch.setattr(Claims, "claim", unheard)
+    graph = StateGraph(Said).add_node("say", lambda _: {"said": ["it"]}).add_edge(START, "say").compile()
+    async with staged(database, {"saying": graph}) as stage:
+        run = await start(stage.control, "saying", {"said": []})
+        await stage.until(run.run_id, "succeeded")
+        told = stage.kinds(run.run_id)
+    assert told[:4] == ["accepted", "claimed", "worker_lost", "claimed"]
 
 
 async def _until_told(stage: Stage, run_id: UUID, kind: str) -> None:
