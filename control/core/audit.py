@@ -163,7 +163,7 @@ def _afresh(account: Account, at: datetime) -> Account:
 def _rewound(account: Account, entry: Entry) -> Account:
     fresh = _afresh(account, entry.at)
     execution = _execution(entry) or Execution.RUNNABLE
-    facts = replace(fresh.facts, cancel=None, asks=(), waits=(), ready=0, execution=execution)
+    facts = replace(fresh.facts, cancel=None, asks=(), waits=(), ready=0, execution=execution, fit=Fit.FITS)
     return replace(
         fresh,
         facts=facts,

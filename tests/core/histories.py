@@ -319,6 +319,7 @@ class World:
         self._record(Kind.ORDERED, verb=verb)
 
     def _rewind(self) -> None:
+        self.fit = Fit.FITS
         self.now += SECOND
         self.outcome = self.retry_at = self.cancel = None
         self.crashes = self.retries = 0
