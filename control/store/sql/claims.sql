@@ -2,7 +2,8 @@
 -- Up to `free` queued runs of workflows this worker holds, for it alone, under their next epoch. Free slots go to the
 -- tenant with the least in progress; within a tenant to the highest priority, then to the longest queued. A run that was
 -- begun under another version of its graph is left to the workers that hold that version, while there are any.
--- `digests` names the version held of each of `workflows`.
+-- `digests` names the version held of each of `workflows`. What the claim builds on (epoch, ledger) is read with the
+-- lock, since the row may have changed after this statement's snapshot.
 -- locks: run (skipping), then ledger
 with recursive tenants as (
     (select tenant::text from control.run where status = 'queued' and worker_id is null order by tenant limit 1)
@@ -18,14 +19,14 @@ with recursive tenants as (
 ), busy as materialized (
     select tenant, count(*) as n from control.run where worker_id is not null group by tenant
 ), candidate as (
-    select c.tenant, c.run_id, coalesce(b.n, 0) + row_number() over (partition by c.tenant order by c.place) as turn, c.since
+    select c.*, coalesce(b.n, 0) + row_number() over (partition by c.tenant order by c.place) as turn
     from tenants t
     left join busy b on b.tenant = t.tenant
     cross join held
     cross join lateral (
-        select r.tenant, r.run_id, r.since, row_number() over () as place
+        select r.*, row_number() over () as place
         from (
-            select q.tenant, q.run_id, q.since from control.run q
+            select q.tenant, q.run_id, q.since, q.epoch, q.ledger_seq, q.ledger_hash from control.run q
             where q.tenant = t.tenant and q.status = 'queued' and q.worker_id is null and q.workflow = any (%(workflows)s)
               and (q.graph_digest is null or q.graph_digest = any (%(digests)s)
                    or not q.graph_digest = any (coalesce(held.digests, '{}')))
@@ -35,11 +36,11 @@ with recursive tenants as (
     ) c
     where t.tenant is not null
 ), chosen as (
-    select tenant, run_id from candidate order by turn, since limit %(free)s
+    select * from candidate order by turn, since limit %(free)s
 ), entry as (
-    select r.tenant, r.run_id, r.epoch + 1 as epoch, r.ledger_seq + 1 as seq, r.ledger_hash as prev,
+    select tenant, run_id, epoch + 1 as epoch, ledger_seq + 1 as seq, ledger_hash as prev,
            '{"worker":"' || %(worker_id)s::text || '"}' as body
-    from control.run r join chosen using (tenant, run_id)
+    from chosen
 ), linked as (
     select e.*, sha256(convert_to(e.body, 'UTF8')) as digest from entry e
 ), hashed as (
