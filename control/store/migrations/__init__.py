@@ -8,6 +8,7 @@ checksum it was applied with, is refused and left as it is.
 
 from __future__ import annotations
 
+import time
 from hashlib import sha256
 from importlib.resources import files
 from typing import Final, LiteralString, NamedTuple
@@ -38,6 +39,7 @@ SCHEMA_OLDER: Final = Problem(
 )
 
 _SQL: Final = read("schema")
+_TURN_S: Final = 0.05
 _LOCK: Final = 0x636F6E74726F6C  # "control": one migration at a time in a database
 
 
@@ -64,7 +66,8 @@ def migrate(conninfo: str) -> list[str]:
     Raises `schema-newer` and `schema-changed`; nothing is applied then.
     """
     with psycopg.connect(conninfo, autocommit=True) as conn:
-        conn.execute(_SQL["lock"], {"key": _LOCK})
+        while conn.execute(_SQL["lock"], {"key": _LOCK}).fetchone() != (True,):
+            time.sleep(_TURN_S)
         try:
             _langgraph_tables(conn)
             applied = _applied(conn)

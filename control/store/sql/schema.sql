@@ -1,7 +1,8 @@
 -- :name lock
--- One migration at a time: waits for the holder.
+-- One migration at a time: whether it is this session's turn. Asked again and again, never waited for: a statement that
+-- waits keeps its snapshot, and the holder's CREATE INDEX CONCURRENTLY waits for snapshots, which is a deadlock.
 -- locks: none
-select pg_advisory_lock(%(key)s);
+select pg_try_advisory_lock(%(key)s);
 
 -- :name unlock
 -- Ends what `lock` began.
