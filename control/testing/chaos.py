@@ -18,7 +18,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from multiprocessing.connection import Connection
@@ -119,24 +119,29 @@ def workflows(graphs: str) -> dict[str, Workflow]:
     return {name: describe(name, graph) for name, graph in getattr(importlib.import_module(module), function)().items()}
 
 
-def serve(says: Connection, conninfo: str, graphs: str, settings: Mapping[str, Any], role: str) -> None:
-    """The life of a process: a "worker" until SIGTERM drains it, or an "approver"."""
-    asyncio.run(_work(says, conninfo, graphs, settings) if role == "worker" else _approve(says, conninfo, settings))
+def serve(says: Connection, *given: Any) -> None:
+    """The life of a process: a "worker" until SIGTERM drains it, or an "approver".
+
+    given: the conninfo, the graphs (see `workflows`), the settings, and which of the two it is.
+    """
+    conninfo, graphs, settings, role = given
+    app = _app(conninfo, settings, workflows(graphs))
+    asyncio.run(_work(says, app) if role == "worker" else _approve(says, app))
 
 
-async def _work(says: Connection, conninfo: str, graphs: str, settings: Mapping[str, Any]) -> None:
-    async with _app(conninfo, settings, workflows(graphs)) as app:
+async def _work(says: Connection, opening: AbstractAsyncContextManager[App]) -> None:
+    async with opening as app:
         worker = app.worker()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.drain)
         says.send(str(worker.worker_id))
         await worker.run()
 
 
-async def _approve(says: Connection, conninfo: str, settings: Mapping[str, Any]) -> None:
+async def _approve(says: Connection, opening: AbstractAsyncContextManager[App]) -> None:
     """Answer every question: yes to a run whose id is even, no to an odd one."""
     leaving = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, leaving.set)
-    async with _app(conninfo, settings, {}) as app:
+    async with opening as app:
         says.send("approver")
         while not leaving.is_set():
             with suppress(Refusal):  # the database is away, or it was answered before the last kill
@@ -158,7 +163,7 @@ def word_for(run_id: UUID) -> Word:
     return Word.REJECTED if run_id.int % 2 else Word.APPROVED
 
 
-def _app(conninfo: str, settings: Mapping[str, Any], given: Mapping[str, Workflow]) -> Any:
+def _app(conninfo: str, settings: Mapping[str, Any], given: Mapping[str, Workflow]) -> AbstractAsyncContextManager[App]:
     return opened(Settings(**settings), Address.of(conninfo, login=True), given)
 
 
@@ -211,7 +216,7 @@ def ids(chance: random.Random) -> Iterator[UUID]:
         yield UUID(int=chance.getrandbits(128), version=4)
 
 
-async def rage(campaign: Campaign, conninfo: str, folder: Path, restart: Restart | None = None) -> Toll:
+async def rage(campaign: Campaign, conninfo: str, folder: Path, *, restart: Restart | None = None) -> Toll:
     """Start the runs, and do harm until every one of them has ended; then let the processes leave in order.
 
     `folder` gets the witness file and the log of all processes. Fails if the runs have not ended within `limit_s`.

@@ -90,7 +90,8 @@ class Fleet:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([*_PRELOAD, *self.preload])
         said, says = context.Pipe(duplex=False)
-        process = context.Process(target=_live, args=(self.act, says, self.log, (*self.args, *more)), daemon=True)
+        given = {"log": self.log, "args": (*self.args, *more)}
+        process = context.Process(target=_live, args=(self.act, says), kwargs=given, daemon=True)
         process.start()
         says.close()
         member = Member(process, said, more)
@@ -125,7 +126,7 @@ def fleet(act: Act, *args: Any, log: Path, preload: Sequence[str] = ()) -> Itera
 _PRELOAD: Final = ("control.app", "control.testing.faults")
 
 
-def _live(act: Act, says: Connection, log: Path, args: Sequence[Any]) -> None:
+def _live(act: Act, says: Connection, *, log: Path, args: Sequence[Any]) -> None:
     """The whole life of a member. Its process group is its own, so that a terminal's Ctrl-C is the test's alone."""
     os.setpgid(0, 0)
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()

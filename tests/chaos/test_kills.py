@@ -41,7 +41,7 @@ async def test_no_run_is_lost_or_doubled_while_postgres_restarts(runs: int, own_
             chosen := seed(), mixed(chosen, runs), GRAPHS, every_s=(0.5, 1.5), restart_share=0.6, per_s=12,
             limit_s=60 + runs / 2,
         )  # fmt: skip
-        toll = await rage(campaign, database, tmp_path, lambda mode: restart(own_server, mode=mode))
+        toll = await rage(campaign, database, tmp_path, restart=lambda mode: restart(own_server, mode=mode))
         assert_right(campaign, toll, database, tmp_path)
         assert toll.faults["restarts, fast"] + toll.faults["restarts, immediate"] > 0
     databases.close()
