@@ -113,7 +113,9 @@ async def opened(
         lease = timedelta(seconds=settings.lease_s)
         session = Session(where.session("control_claim"), "writer", lease)
         stack.push_async_callback(asyncio.to_thread, session.stop)
-        writers = ImplicitWriters(database, session, tenant=settings.tenant, crash_limit=settings.crash_limit)
+        writers = ImplicitWriters(
+            database, session, tenant=settings.tenant, by=_person(), crash_limit=settings.crash_limit
+        )
         serde = _serde(settings)
         saver = ControlSaver(database.reader, flusher, serde=serde, writers=writers)
         yield App(settings, database, flusher, saver, workflows)
@@ -180,7 +182,11 @@ def _serde(settings: Settings) -> StrictSerializer:
 
 
 def _person() -> str:
-    return f"{getpass.getuser()}"
+    """Who runs this process: the name of its account, or its number where it has none, as in some containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def _secrets(settings: Settings) -> list[str]:

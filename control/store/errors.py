@@ -68,7 +68,7 @@ def refusal(error: Exception) -> Refusal | None:
     if not isinstance(error, psycopg.Error):
         return None
     problem = _problem(error)
-    return problem.because(f"{told(error)}.", sqlstate=error.sqlstate) if problem else None
+    return problem.because(f"{_why(error)}.", sqlstate=error.sqlstate) if problem else None
 
 
 def lost(error: psycopg.Error) -> bool:
@@ -81,6 +81,11 @@ def told(error: Exception) -> str:
     """The first line of what the driver says, without its full stop."""
     message = error.diag.message_primary if isinstance(error, psycopg.Error) else None
     return (message or str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def _why(error: psycopg.Error) -> str:
+    """Of a broken constraint, the detail: it names the value. Of anything else, the message."""
+    return (error.diag.message_detail or told(error)).rstrip(".") if error.diag.constraint_name else told(error)
 
 
 def _problem(error: psycopg.Error) -> Problem | None:

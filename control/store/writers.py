@@ -8,7 +8,6 @@ the run's status follows from what the rows say. A thread that a worker or anoth
 from __future__ import annotations
 
 import asyncio
-import getpass
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -43,11 +42,13 @@ _OUTCOME: Final = {Execution.FINISHED: "completed", Execution.WAITING: "suspende
 
 
 class ImplicitWriters:
-    """The writers of one process, for one tenant. `session` is its sign of life, started at the first write."""
+    """The writers of one process, for one tenant. `session` is its sign of life, started at the first write; `by` is
+    whose script it is.
+    """
 
-    def __init__(self, database: Database, session: Session, *, tenant: str, crash_limit: int) -> None:
+    def __init__(self, database: Database, session: Session, *, tenant: str, by: str, crash_limit: int) -> None:
         self._database, self._session = database, session
-        self.tenant, self._crash_limit = tenant, crash_limit
+        self.tenant, self._by, self._crash_limit = tenant, by, crash_limit
         self._held: dict[str, Tenure] = {}
         self._started = False
         self._taking = asyncio.Lock()
@@ -95,7 +96,7 @@ class ImplicitWriters:
 
     async def _claim(self, conn: psycopg.AsyncConnection[Any], thread_id: str) -> Tenure:
         at = await runs.now(conn)
-        actor = f"script:{getpass.getuser()}"
+        actor = f"script:{self._by}"
         run, entries = await self._run_on(conn, thread_id, at=at, actor=actor)
         claimed = replace(
             run,

@@ -135,4 +135,5 @@ def _check(question: Approval, value: Any) -> None:
     fault = best_match(Draft202012Validator(question.schema).iter_errors(value))
     if fault is not None:
         where = fault.json_path.removeprefix("$.").removeprefix("$") or "the answer"
-        raise ANSWER_INVALID.because(f"{where}: {fault.message}.", schema=question.schema)
+        said = "a value is needed here" if fault.validator == "not" else fault.message
+        raise ANSWER_INVALID.because(f"{where}: {said}.", schema=question.schema)

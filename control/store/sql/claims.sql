@@ -1,7 +1,7 @@
 -- :name claim
 -- Up to `free` queued runs of workflows this worker holds, for it alone, under their next epoch. Free slots go to the
 -- tenant with the least in progress; within a tenant to the highest priority, then to the longest queued. A run that was
--- begun under another version of its graph is left to the workers that hold that version, while there are any.
+-- begun under another version of its graph is left to the workers that hold that version, while any is alive.
 -- `digests` names the version held of each of `workflows`. What the claim builds on (epoch, ledger) is read with the
 -- lock, since the row may have changed after this statement's snapshot.
 -- locks: run (skipping), then ledger
@@ -16,6 +16,10 @@ with recursive tenants as (
 ), held as materialized (
     select array_agg(distinct d) as digests from control.worker w, unnest(w.digests) d
     where w.ended_at is null and not w.draining and w.lease_until > clock_timestamp() and w.worker_id <> %(worker_id)s
+      and w.lock_id in (
+          select objid::bigint from pg_locks
+          where locktype = 'advisory' and classid::bigint = %(class)s and objsubid = 2 and granted
+            and database = (select oid from pg_database where datname = current_database()))
 ), busy as materialized (
     select tenant, count(*) as n from control.run where worker_id is not null group by tenant
 ), candidate as (
