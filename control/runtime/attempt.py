@@ -93,6 +93,7 @@ class Attempt:
             parts=tuple(self.claimed.parts),
             cheap=self.workflow.cheap,
             on_lost=self._lost,
+            input_kept=True,
             untouched=self.claimed.epoch == 1 and self.claimed.fresh_thread,
         )
 
@@ -201,7 +202,6 @@ class Attempt:
         return None
 
     def _input(self) -> Any:
-        assert self.claimed.input is not None and self.claimed.input_type is not None, "a worker's run has an input"
         return self.tools.saver.serde.loads_typed((self.claimed.input_type, self.claimed.input))
 
     async def _answers(self) -> Mapping[str, Any]:

@@ -100,6 +100,7 @@ def conclude(ended: Ended, scene: Scene, *, jitter: float, redact: Callable[[str
         retry_at=after.retry_at,
         fit=after.fit,
         pending=pending,
+        settles=bool(scene.answered),
     )
     return ending, set(scene.answered.difference(pending))
 

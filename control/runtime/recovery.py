@@ -13,23 +13,15 @@ from uuid import UUID
 
 from control.core.execution import Execution
 from control.core.facts import Fit, OutcomeKind
-from control.core.failure import FailureClass
 from control.store import questions, runs
 from control.store.checkpoints import heads
 from control.store.claims import Orphan
 from control.store.database import Connection, Database
 from control.store.runs import Entry, Run
+from control.store.writers import left_by_its_script
 
 CLOCK: Final = "clock"
 CONTROL: Final = "control"
-
-
-def _left_by_its_script(run: Run) -> tuple[Run, list[Entry]]:
-    """A run whose script is gone: no worker has its graph, so it waits for somebody to run the script again."""
-    error = "The script that drove it is gone; run it again on the same thread."
-    left = replace(run, outcome=OutcomeKind.FAILED, failure_class=FailureClass.HUMAN, failure={"error": error})
-    body = {"outcome": "failed", "execution": str(run.execution), "failure_class": "human", "error": error}
-    return left, [("ended", CONTROL, body)]
 
 
 class Recovery:
@@ -52,7 +44,7 @@ class Recovery:
                 run, worker_id=None, claimed_at=None, outcome_at=at, execution=head.state if begun else Execution.NONE
             )
             if scripted:
-                await self._save(conn, *_left_by_its_script(free), at=at)
+                await self._save(conn, *left_by_its_script(free, at=at), at=at)
                 return True
             delivered = await questions.settle(conn, run, pending=[q.id for q in head.open] if begun else [], at=at)
             lost = replace(free, outcome=OutcomeKind.LOST, crashes=run.crashes + 1, takeovers=run.takeovers + 1)

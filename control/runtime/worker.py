@@ -73,6 +73,8 @@ class Worker:
         )
         self._holdings = Holdings(self.worker_id, list(workflows), [w.digest for w in workflows.values()])
         self._claims_known = asyncio.Lock()  # held from the claim to its attempts, so that none looks forgotten
+        self._giving_up: asyncio.TimerHandle | None = None
+        self._never = asyncio.Event()
         self.swept = asyncio.Event()
 
     @property
@@ -111,19 +113,23 @@ class Worker:
         self._draining.set()
 
     async def _forever(self, act: Callable[[], Awaitable[None]], pace_s: float, wake: asyncio.Event | None) -> None:
-        """Do it again and again: when woken, and at the latest after `pace_s`. A lost database is waited for."""
+        """Do it again and again: when woken, and at the latest after `pace_s`. No error ends it: a worker that lives
+        but claims nothing, or takes nothing over, is worse than one that says the same error every second.
+        """
         while True:
             try:
                 await act()
             except Refusal as refusal:
                 _log.warning("%s: %s %s", act.__name__, refusal.problem.title, refusal.why)
                 await asyncio.sleep(pace_s)
-            if wake is None:
+            except Exception:
+                _log.exception("%s broke", act.__name__)
                 await asyncio.sleep(pace_s)
-                continue
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(wake.wait(), pace_s)
-            wake.clear()
+                async with asyncio.timeout(pace_s):
+                    await (wake or self._never).wait()
+            if wake:
+                wake.clear()
 
     async def _claim(self) -> None:
         """Fill the free slots."""
@@ -216,11 +222,29 @@ class Worker:
         self._loop.call_soon_threadsafe(wake.set)
 
     def _session_lost(self) -> None:
+        """From the session's thread. Peers wait as long before they take over from a server that has restarted."""
         _log.warning("worker %s lost its session; peers may take its runs", self.worker_id)
+        self._loop.call_soon_threadsafe(self._expect_back)
 
     def _session_back(self) -> None:
-        """What the peers have taken meanwhile shows when the claims are compared."""
-        self._loop.call_soon_threadsafe(self._orders.set)
+        """From the session's thread. What the peers have taken meanwhile shows when the claims are compared."""
+        self._loop.call_soon_threadsafe(self._back)
+
+    def _expect_back(self) -> None:
+        if self._giving_up is None:
+            self._giving_up = self._loop.call_later(self._pace.failover_wait_s, self._give_up)
+
+    def _back(self) -> None:
+        if self._giving_up is not None:
+            self._giving_up.cancel()
+            self._giving_up = None
+        self._orders.set()
+
+    def _give_up(self) -> None:
+        """Without a sign of life peers may be at work on the same runs already."""
+        _log.error("worker %s stops %d runs: its session did not come back", self.worker_id, self.busy)
+        for attempt in list(self._attempts.values()):
+            attempt.abort(CLAIM_LOST.because("This worker lost its session, and with it its sign of life."))
 
     def _blocked(self, blocked: Blocked) -> None:
         """From the watching thread: the loop cannot write this, so a connection of its own does."""

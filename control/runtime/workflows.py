@@ -74,7 +74,7 @@ class Workflow:
             return value
         if not isinstance(value, Mapping):
             raise INVALID_INPUT.because(f"{self.name} takes an object, not {type(value).__name__}.")
-        fields = get_type_hints(schema)
+        fields = get_type_hints(schema, include_extras=True)
         if unknown := sorted(set(value) - set(fields)):
             raise INVALID_INPUT.because(f"{self.name} has no input called {', '.join(unknown)}.", known=sorted(fields))
         try:
@@ -173,11 +173,16 @@ def _allowed(graph: Pregel[Any, Any, Any, Any]) -> set[tuple[str, ...]]:
 
 
 def _check(schema: Any, fields: Mapping[str, Any], value: Mapping[str, Any]) -> None:
-    """A model wants all that it requires; of a TypedDict's keys an input may give some, each of the right type."""
+    """A model wants all that it requires; of a TypedDict's keys an input may give some, each of the right type.
+
+    A field with a reducer takes whatever its reducer takes, which its type does not say.
+    """
     if isinstance(schema, type) and issubclass(schema, BaseModel):
         schema.model_validate(dict(value))
         return
     for name, given in value.items():
+        if any(callable(extra) for extra in getattr(fields[name], "__metadata__", ())):
+            continue
         try:
             field = TypeAdapter(dict[Literal[name], fields[name]])  # type: ignore[valid-type]  # names the field in errors
         except PydanticSchemaGenerationError:

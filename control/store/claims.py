@@ -35,8 +35,8 @@ class Claimed:
     fresh_thread: bool
     workflow: str
     graph_digest: str | None
-    input: bytes | None
-    input_type: str | None
+    input_type: str
+    input: bytes
     config: dict[str, Any]
     epoch: int
     execution: str

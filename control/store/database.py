@@ -35,7 +35,12 @@ POOLER: Final = Problem(
 )
 _SQL: Final = read("runs")
 _SCHEMA: Final = read("schema")
-_SESSION_OPTIONS: Final = "-c plan_cache_mode=force_generic_plan -c jit=off"  # short statements, always the same
+_SESSION_OPTIONS: Final = (
+    "-c plan_cache_mode=force_generic_plan -c jit=off"  # short statements, always the same
+    " -c tcp_keepalives_idle=5 -c tcp_user_timeout=8000"  # a client that vanished lets go of its locks
+)
+_PATIENCE: Final = {"connect_timeout": 5, "keepalives_idle": 5, "tcp_user_timeout": 8000}
+"""A server that does not answer is given up: seconds, seconds, milliseconds. Without effect on a Unix socket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +59,14 @@ class Address:
     def session(self, role: Role) -> str:
         """A direct connection string that acts as the role for its whole session."""
         if self.login:
-            return make_conninfo(self.direct, user=role, options=_SESSION_OPTIONS)
+            return make_conninfo(self.direct, user=role, options=_SESSION_OPTIONS, **_PATIENCE)
         given = conninfo_to_dict(self.direct).get("options") or ""
-        return make_conninfo(self.direct, options=f"{given} -c role={role} {_SESSION_OPTIONS}".strip())
+        options = f"{given} -c role={role} {_SESSION_OPTIONS}".strip()
+        return make_conninfo(self.direct, options=options, **_PATIENCE)
 
     def scoped(self, role: Role) -> str:
         """A connection string for transactions that name their role themselves."""
-        return make_conninfo(self.main, user=role) if self.login else self.main
+        return make_conninfo(self.main, **_PATIENCE, **({"user": role} if self.login else {}))
 
 
 class Database:

@@ -7,7 +7,7 @@ commit in the order they were made, because there is one flush at a time.
 - A run whose row is locked by a command waits for the next flush; so do its later writes.
 - A value that the database refuses fails only the run that brought it: the batch is split and tried again run by run,
   and that run's items one by one, up to the one that is refused.
-- A lost connection is repeated with the same flush id, which the runs remember, so nothing is written twice.
+- A lost connection is repeated with the same flush number, which the runs remember, so nothing is written twice.
 - The queue is bounded: beyond its limit writers wait, and with them the graphs that produce the writes.
 """
 
@@ -15,18 +15,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
-from uuid import UUID, uuid4
+from typing import Any, Final, LiteralString
 
 import psycopg
 
 from control.core.problem import Problem
 from control.store.errors import DATABASE_AWAY, NOT_STORABLE, lost, refusal, told
 from control.store.item import Batch, Item
-from control.store.sql import read
+from control.store.sql import numbered, read
 
 CLAIM_LOST: Final = Problem(
     code="claim-lost",
@@ -41,6 +41,7 @@ RUN_MOVED: Final = Problem(
     next_step="Read its facts again and decide again.",
 )
 _SQL: Final = read("flush")
+_FLUSH: Final = numbered(_SQL["flush"])
 _RETRY_S: Final = (0.02, 0.05, 0.1, 0.2, 0.4)  # then the last one again, until the patience ends
 _BUSY_S: Final = 0.005  # before a flush that found every one of its runs locked is tried again
 _log: Final = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ class Flusher:
         self._tenants: list[str] | None = None
         self._task: asyncio.Task[None] | None = None
         self._busy = False
+        self._numbers = itertools.count(1)
         self.flushes = 0
 
     async def start(self) -> None:
@@ -201,7 +203,7 @@ class Flusher:
         A try whose connection was lost may still be at work on the server, where it keeps its runs busy. Those are
         asked for again under the same id: as new items they might be written twice.
         """
-        flush, deadline, tries = uuid4(), asyncio.get_running_loop().time() + self._patience_s, 0
+        flush, deadline, tries = next(self._numbers), asyncio.get_running_loop().time() + self._patience_s, 0
         while True:
             late = asyncio.get_running_loop().time() > deadline
             try:
@@ -226,27 +228,30 @@ class Flusher:
         return self._conn
 
     async def _commit(
-        self, conn: psycopg.AsyncConnection[Any], batch: Batch, flush: UUID
+        self, conn: psycopg.AsyncConnection[Any], batch: Batch, flush: int
     ) -> dict[Any, tuple[str, int | None]]:
         tenants = batch.tenants()
-        rare = [
-            (_SQL[name], params | {"flush": flush, "tenants": tenants})
-            for name, params in (
-                ("open_approvals", batch.approvals()),
-                ("open_waits", batch.waits()),
-                ("write_effects", batch.effects()),
-                ("settle", batch.settled()),
-            )
-            if params
-        ]
-        async with conn.pipeline() as pipeline, conn.cursor() as cursor:
-            if tenants != self._tenants:
-                await conn.execute(_SQL["tenants"], {"tenants": ",".join(tenants)})
-            await cursor.execute(_SQL["flush"], batch.columns(flush))
+        if tenants != self._tenants:
+            await conn.execute(_SQL["tenants"], {"tenants": ",".join(tenants)})
+            self._tenants = tenants
+        rare = _rare(batch, flush)
+        async with conn.transaction() if rare else contextlib.nullcontext():
+            cursor = psycopg.AsyncRawCursor(conn)
+            await cursor.execute(_FLUSH.text, _FLUSH.values(batch.columns(flush)), prepare=True)
+            rows = await cursor.fetchall()
             for query, params in rare:
                 await conn.execute(query, params)
-            await pipeline.sync()  # what was sent since the last sync is one transaction
-            rows = await cursor.fetchall()
-        self._tenants = tenants
         self.flushes += 1
         return {fence: (verdict, version) for fence, (_, verdict, version) in zip(batch.groups, rows, strict=True)}
+
+
+def _rare(batch: Batch, flush: int) -> list[tuple[LiteralString, dict[str, Any]]]:
+    """What few flushes have besides: it is written in the same transaction, for the runs that the flush admitted."""
+    parts = {
+        "open_approvals": batch.approvals(),
+        "open_waits": batch.waits(),
+        "write_effects": batch.effects(),
+        "settle": batch.settled(),
+    }
+    also = {"flush": flush, "tenants": batch.tenants()}
+    return [(_SQL[name], params | also) for name, params in parts.items() if params]

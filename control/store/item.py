@@ -78,7 +78,8 @@ class EffectRow(NamedTuple):
 class Ending:
     """The end of an attempt: what it came to, and the status that follows from the facts of `version`, since now.
 
-    `pending` names the interrupts that the head still waits for; answers to any other were taken in.
+    `pending` names the interrupts that the head still waits for; where answers lay ready (`settles`), those to
+    any other were taken in.
     """
 
     version: int
@@ -93,6 +94,7 @@ class Ending:
     retry_at: datetime | None = None
     fit: str = "fits"
     pending: tuple[str, ...] = ()
+    settles: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -130,7 +132,7 @@ class Batch:
     def tenants(self) -> list[str]:
         return sorted({fence.tenant for fence in self.groups})
 
-    def columns(self, flush: UUID) -> dict[str, Any]:
+    def columns(self, flush: int) -> dict[str, Any]:
         """The parameters of the `flush` query."""
         numbered = list(enumerate(self.groups.values(), start=1))
         return {
@@ -147,7 +149,7 @@ class Batch:
         """The parameters of `open_approvals`, or None where nothing is asked."""
         rows = [
             (
-                str(fence.run_id),
+                *_named(fence),
                 q.interrupt_id,
                 a.checkpoint_id,
                 a.node,
@@ -160,14 +162,14 @@ class Batch:
             for fence, a in self._asked()
             if isinstance(q := a.question, Question)
         ]
-        names = ("run", "interrupt", "checkpoint", "node", "kind", "title", "packet", "schema", "expires_in")
+        names = ("run", "epoch", "interrupt", "checkpoint", "node", "kind", "title", "packet", "schema", "expires_in")
         return self._rare(names, rows)
 
     def waits(self) -> dict[str, Any] | None:
         """The parameters of `open_waits`, or None where nothing is awaited."""
         rows = [
             (
-                str(fence.run_id),
+                *_named(fence),
                 s.interrupt_id,
                 a.checkpoint_id,
                 a.node,
@@ -179,14 +181,14 @@ class Batch:
             for fence, a in self._asked()
             if isinstance(s := a.question, Suspension)
         ]
-        names = ("run", "interrupt", "checkpoint", "node", "kind", "due_at", "span", "signal")
+        names = ("run", "epoch", "interrupt", "checkpoint", "node", "kind", "due_at", "span", "signal")
         return self._rare(names, rows)
 
     def effects(self) -> dict[str, Any] | None:
         """The parameters of `write_effects`. Of two writes of one effect the later stands."""
         rows = {
             (fence.run_id, e.key): (
-                str(fence.run_id),
+                *_named(fence),
                 e.key,
                 e.name,
                 e.kind,
@@ -201,18 +203,18 @@ class Batch:
             for item in items
             for e in item.effects
         }
-        names = ("run", "key", "name", "kind", "state", "calls", "outcome_type", "outcome", "how", "error")
+        names = ("run", "epoch", "key", "name", "kind", "state", "calls", "outcome_type", "outcome", "how", "error")
         return self._rare(names, list(rows.values()))
 
     def settled(self) -> dict[str, Any] | None:
-        """The parameters of `settle`, or None where no attempt ends."""
+        """The parameters of `settle`, or None where no attempt ends that was given an answer."""
         rows = [
-            (str(fence.run_id), ",".join(item.ending.pending))
+            (*_named(fence), ",".join(item.ending.pending))
             for fence, items in self.groups.items()
             for item in items
-            if item.ending
+            if item.ending and item.ending.settles
         ]
-        return self._rare(("run", "pending"), rows)
+        return self._rare(("run", "epoch", "pending"), rows)
 
     def _asked(self) -> list[tuple[Fence, Asked]]:
         return [(fence, a) for fence, items in self.groups.items() for item in items for a in item.asked]
@@ -224,6 +226,11 @@ class Batch:
         return {
             name: (Blobs if name == "outcome" else Texts)(column) for name, column in zip(names, columns, strict=True)
         }
+
+
+def _named(fence: Fence) -> tuple[str, str]:
+    """The run and its epoch, for the queries that follow the flush."""
+    return str(fence.run_id), str(fence.epoch)
 
 
 _CHECKPOINT = ("ns", "id", "parent", "checkpoint", "metadata")

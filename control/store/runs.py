@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, Self
 from uuid import UUID
 
@@ -50,6 +50,7 @@ WORK: Final = "control_work"
 """Notification channel: something is ready for a worker. No payload, so that many at once arrive as one."""
 ORDERS: Final = "control_orders"
 """Notification channel: a claimed run has an order. The payload is its id."""
+_GRACE: Final = timedelta(seconds=2)  # for a holder to come back after a restart of the server
 LOCK_CLASS: Final = 0x636E7472  # "cntr": the first half of every worker's advisory lock
 
 _SQL: Final = read("runs")
@@ -65,8 +66,6 @@ class Run:
     thread_id: str
     workflow: str | None
     graph_digest: str | None
-    input: bytes | None
-    input_type: str | None
     config: dict[str, Any]
     priority: int
     created_at: datetime
@@ -125,19 +124,31 @@ async def read_run(conn: AsyncConnection[Any], tenant: str, run_id: UUID) -> Run
     return _one(await _row(conn, "read", tenant=tenant, run_id=run_id), run_id)
 
 
-async def add_run(conn: AsyncConnection[Any], row: Mapping[str, Any]) -> Run | None:
-    """A new run on its thread, made at need; None where this run was added before. The keys are those of the query
-    `add`.
+async def add_run(
+    conn: AsyncConnection[Any], row: Mapping[str, Any], given: tuple[str, bytes] | None = None
+) -> Run | None:
+    """A new run on its thread, made at need; None where this run was added before.
+
+    `row` has the keys of the query `add`; `given` is the input as (type, data), None for a script's run.
     """
     try:
         async with conn.transaction():
             await _execute(conn, "add_thread", tenant=row["tenant"], thread_id=row["thread_id"])
-            added = await _row(conn, "add", **{**row, "config": Jsonb(row["config"])})
-            return Run.of(added)
+            added = Run.of(await _row(conn, "add", **{**row, "config": Jsonb(row["config"])}))
+            if given is not None:
+                kind, data = given
+                await _execute(conn, "add_input", tenant=added.tenant, run_id=added.run_id, type=kind, data=data)
+            return added
     except psycopg.errors.UniqueViolation as error:
         if error.diag.constraint_name == "run_pkey":
             return None
         raise
+
+
+async def input_of(conn: AsyncConnection[Any], run: Run) -> tuple[str, bytes] | None:
+    """What the run was started with, as (type, data). None for a script's run."""
+    row = await _row(conn, "input", tenant=run.tenant, run_id=run.run_id)
+    return (row["type"], bytes(row["data"])) if row else None
 
 
 async def lock_run(conn: AsyncConnection[Any], tenant: str, run_id: UUID) -> Run:
@@ -153,12 +164,21 @@ async def lock_run_if_free(conn: AsyncConnection[Any], tenant: str, run_id: UUID
 
 async def find_run(conn: AsyncConnection[Any], tenant: str, name: str) -> UUID:
     """The run that a person means: its id, the first letters of it, or its thread. Raises `no-such-run`."""
-    cursor = await _execute(conn, "find", tenant=tenant, name=name, prefix=f"{name.lower()}%")
-    found = await cursor.fetchall()
-    if len(found) == 1 or (found and len(name) > 8 and str(found[0]["run_id"]) != name):
-        return UUID(str(found[0]["run_id"]))
+    first, last = _id_range(name)
+    cursor = await _execute(conn, "find", tenant=tenant, name=name, first=first, last=last)
+    found = [UUID(str(row["run_id"])) for row in await cursor.fetchall()]
+    if len(found) == 1 or (found and name not in (str(found[0])[: len(name)], str(found[1])[: len(name)])):
+        return found[0]  # of several runs on one thread the newest is meant
     why = f"More than one run matches {name!r}." if found else f"Nothing matches {name!r}."
     raise NO_SUCH_RUN.because(why, run=name)
+
+
+def _id_range(name: str) -> tuple[UUID, UUID]:
+    """The lowest and the highest id that begins with `name`; for what is no beginning of an id, one that none has."""
+    digits = name.replace("-", "").lower()
+    if not digits or len(digits) > 32 or digits.strip("0123456789abcdef"):
+        return UUID(int=0), UUID(int=0)
+    return UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f"))
 
 
 async def now(conn: AsyncConnection[Any]) -> datetime:
@@ -189,7 +209,7 @@ async def questions(conn: AsyncConnection[Any], run: Run) -> Questions:
 
 async def worker_alive(conn: AsyncConnection[Any], run: Run) -> bool:
     """Whether the process that holds the claim still shows its sign of life."""
-    row = await _row(conn, "worker_alive", worker_id=run.worker_id, **{"class": LOCK_CLASS})
+    row = await _row(conn, "worker_alive", worker_id=run.worker_id, grace=_GRACE, **{"class": LOCK_CLASS})
     return bool(row and row["exists"])
 
 

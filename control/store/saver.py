@@ -54,6 +54,7 @@ _HANDLED: Final = "__error_source_node__"
 _NO_OUTPUT: Final = frozenset({ERROR, _HANDLED, INTERRUPT, *WRITES_IDX_MAP})
 _FOUND_BY: Final = frozenset({"source", "step", "parents", "run_id", "thread_id", "tenant", "epoch", "graph_digest"})
 _INLINE: Final = (str, int, float, bool, type(None))
+_LONG: Final = 1000  # characters
 
 
 class Writers(Owner, Protocol):
@@ -137,16 +138,16 @@ class ControlSaver(ThreadOps):
         tenure = await self.tenure(config)
         ns: str = config["configurable"].get("checkpoint_ns", "")
         item = self._item(tenure)
-        item.blobs, inline = self._blobs(ns, checkpoint, new_versions)
+        item.blobs, inline = self._blobs(ns, checkpoint, new_versions=new_versions, apart=tenure.apart)
         item.checkpoints.append(self._checkpoint_row(config, checkpoint, metadata, inline=inline))
-        cheap = False
+        early = False
         if ns == "":
             step, ran = metadata.get("step", -1), tenure.took_step()
-            cheap = bool(ran) and tenure.cheap.issuperset(ran)
+            early = tenure.cheap.issuperset(ran) if ran else step <= 0 and tenure.input_kept
             item.head, item.parts = (checkpoint["id"], step), tenure.parts
             entry = {"checkpoint_id": checkpoint["id"], "step": step, "source": metadata.get("source"), "nodes": ran}
             item.entries.append(("stepped", tenure.actor, entry))
-        await self._write(tenure, item, acknowledge_early=cheap)
+        await self._write(tenure, item, acknowledge_early=early)
         return {
             "configurable": {
                 "thread_id": tenure.fence.thread_id,
@@ -223,19 +224,26 @@ class ControlSaver(ThreadOps):
             await self._writers.after_write(tenure)
 
     def _blobs(
-        self, ns: str, checkpoint: Checkpoint, new_versions: ChannelVersions
+        self, ns: str, checkpoint: Checkpoint, *, new_versions: ChannelVersions, apart: dict[tuple[str, str], str]
     ) -> tuple[list[BlobRow], dict[str, Any]]:
-        """The channel values that go into rows of their own, and those that stay in the checkpoint."""
+        """The channel values that go into rows of their own, and those that stay in the checkpoint.
+
+        As the stock saver does, but a long text goes apart too: inside the checkpoint it would be written again at
+        every step, and read whenever somebody asks how the run stands. `apart` has the version of each that has a row.
+        """
         inline: dict[str, Any] = {}
         blobs: list[BlobRow] = []
         for channel, value in checkpoint["channel_values"].items():
-            if isinstance(value, _INLINE):
+            version, long = str(checkpoint["channel_versions"].get(channel)), _is_long(value)
+            if isinstance(value, _INLINE) and not long:
                 inline[channel] = value
                 continue
             if isinstance(value, _DeltaSnapshot):
                 inline[channel] = True
-            if channel in new_versions:
-                blobs.append(BlobRow(ns, channel, str(new_versions[channel]), *self.serde.dumps_typed(value)))
+            if apart.get((ns, channel)) != version if long else channel in new_versions:
+                blobs.append(BlobRow(ns, channel, version, *self.serde.dumps_typed(value)))
+            if long:
+                apart[ns, channel] = version
         return blobs, inline
 
     def _checkpoint_row(
@@ -297,6 +305,10 @@ def _opened(asked: Question | Suspension, tenure: Tenure, node: str) -> tuple[st
     due_at = asked.due_at.isoformat() if asked.due_at else None
     body |= {"due_at": due_at, "due_in_s": _seconds(asked.span), "signal": asked.signal}
     return "suspended", tenure.actor, _present(body)
+
+
+def _is_long(value: Any) -> bool:
+    return isinstance(value, str) and len(value) > _LONG
 
 
 def _seconds(span: timedelta | None) -> float | None:

@@ -11,6 +11,8 @@ have taken the runs meanwhile, and `on_back` when it is held again.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import socket
 import threading
@@ -30,6 +32,7 @@ _SQL: Final = read("claims")
 _RENEWALS: Final = 3  # per lease
 _LISTEN_S: Final = 0.5  # how long the thread waits for a notification before it looks at the lease
 _RECONNECT_S: Final = 0.1
+_log: Final = logging.getLogger(__name__)
 
 Notify = Callable[[str, str], None]
 
@@ -67,9 +70,7 @@ class Session:
             self._thread.join(timeout=_LISTEN_S * 4)
 
     def _open(self) -> psycopg.Connection[Any]:
-        conn = psycopg.connect(
-            self.conninfo, autocommit=True, connect_timeout=5, keepalives_idle=5, tcp_user_timeout=8000
-        )
+        conn = psycopg.connect(self.conninfo, autocommit=True)
         if not self._lock_id:
             self._lock_id = self._register(conn)
         held = conn.execute(_SQL["hold"], {"class": LOCK_CLASS, "lock_id": self._lock_id}).fetchone()
@@ -103,10 +104,15 @@ class Session:
         while not self._stopping.is_set():
             try:
                 self._attend()
-            except psycopg.Error:
-                self.on_lost()
+            except Exception as error:  # a callback's too: the sign of life must not end with it
+                _log.warning("the session broke: %s", error)
+                self._tell(self.on_lost)
                 self._reopen()
         self._sign_off()
+
+    def _tell(self, callback: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # its event loop is closed: nobody is left to hear it
+            callback()
 
     def _attend(self) -> None:
         """Pass notifications on and renew the lease, until told to stop or the connection breaks."""
@@ -120,13 +126,15 @@ class Session:
                 renewed_at = time.monotonic()
 
     def _reopen(self) -> None:
+        if self._conn is not None:
+            self._conn.close()
         while not self._stopping.is_set():
             try:
                 self._conn = self._open()
             except psycopg.Error:
                 self._stopping.wait(_RECONNECT_S)
             else:
-                self.on_back()
+                self._tell(self.on_back)
                 return
 
     def _sign_off(self) -> None:

@@ -22,7 +22,9 @@ class Tenure:
     parts: the names of all nodes that finished in this run, in order. names: the node of each task, since the path of a
     task made by `Send` does not tell. on_lost: called once, when a write finds that the claim is gone. unwritten:
     writes acknowledged early; `broken` is why one of them failed. shortfalls: parts for which a handler stood in.
-    untouched: the thread was made with the run, and nothing has been read from or written to it yet.
+    untouched: the thread was made with the run, and nothing has been read from or written to it yet. input_kept: the
+    run's input is stored with it, so that the checkpoints before its first node need not be waited for. apart: the
+    version of each long text, by namespace and channel, that has a row of its own.
     """
 
     fence: Fence
@@ -38,6 +40,8 @@ class Tenure:
     broken: Refusal | None = None
     shortfalls: int = 0
     untouched: bool = False
+    input_kept: bool = False
+    apart: dict[tuple[str, str], str] = field(default_factory=dict)
     implicit: bool = False
 
     def lose(self, refusal: Refusal) -> None:

@@ -18,6 +18,8 @@ from uuid import UUID, uuid4
 import psycopg
 
 from control.core.execution import Execution, Head
+from control.core.facts import OutcomeKind
+from control.core.failure import FailureClass
 from control.core.problem import Problem, Refusal
 from control.store import questions, runs
 from control.store.checkpoints import heads
@@ -39,6 +41,22 @@ _SQL: Final = read("runs")
 _THREADS: Final = read("threads")
 _GOES_ON: Final = frozenset({Execution.RUNNABLE, Execution.BARRIER})
 _OUTCOME: Final = {Execution.FINISHED: "completed", Execution.WAITING: "suspended"}
+
+
+def left_by_its_script(run: Run, *, at: datetime) -> tuple[Run, list[Entry]]:
+    """A run whose script is gone: no worker has its graph, so it waits for somebody to run the script again."""
+    error = "The script that drove it is gone; run it again on the same thread."
+    left = replace(
+        run,
+        worker_id=None,
+        claimed_at=None,
+        outcome=OutcomeKind.FAILED,
+        outcome_at=at,
+        failure_class=FailureClass.HUMAN,
+        failure={"error": error},
+    )
+    body = {"outcome": "failed", "execution": str(run.execution), "failure_class": "human", "error": error}
+    return left, [("ended", "control", body)]
 
 
 class ImplicitWriters:
@@ -130,15 +148,20 @@ class ImplicitWriters:
         if found is None:
             return await self._open_run(conn, thread_id, at=at, actor=actor)
         run = await runs.lock_run(conn, self.tenant, found["run_id"])
-        if run.worker_id not in (None, self._session.worker_id) and await runs.worker_alive(conn, run):
+        if run.workflow is not None:
+            why = f"Run {run.run_id} of {run.workflow} has not ended, and belongs to the workers."
+            raise CLAIM_HELD.because(why, run=str(run.run_id))
+        if run.worker_id in (None, self._session.worker_id):
+            return run, []
+        if await runs.worker_alive(conn, run):
             raise _held(run)
-        return run, []
+        return left_by_its_script(run, at=at)
 
     async def _open_run(
         self, conn: psycopg.AsyncConnection[Any], thread_id: str, *, at: datetime, actor: str
     ) -> tuple[Run, list[Entry]]:
         run_id: UUID = uuid4()
-        row = dict.fromkeys(("workflow", "input", "input_type", "restarted_from", "not_before", "parts_total"))
+        row = dict.fromkeys(("workflow", "restarted_from", "not_before", "parts_total"))
         named = {"tenant": self.tenant, "run_id": run_id, "thread_id": thread_id, "created_by": actor}
         run = await runs.add_run(conn, {**row, **named, "config": {}, "priority": 0, "at": at})
         assert run is not None, "its id is new"

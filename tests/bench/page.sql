@@ -20,11 +20,11 @@ with shares as (
                 when chance < 0.999 then 'paused' when chance < 0.9995 then 'queued' else 'running' end as word
     from drawn d
 )
-insert into control.run (tenant, run_id, thread_id, workflow, graph_digest, input, input_type, created_at, created_by, epoch,
+insert into control.run (tenant, run_id, thread_id, workflow, graph_digest, created_at, created_by, epoch,
                          worker_id, claimed_at, progress_at, execution, head_checkpoint_id, head_step, parts, parts_total,
                          outcome, outcome_at, ledger_seq, ledger_hash, version, status, since, due_at, closed_at)
-select owner, run_id, run_id::text, 'workflow-' || i %% 7, 'workflow:0123456789abcdef', convert_to(repeat('x', 300), 'UTF8'),
-       'msgpack', at, 'person-' || i %% 50, 1, case word when 'running' then gen_random_uuid() end,
+select owner, run_id, run_id::text, 'workflow-' || i %% 7, 'workflow:0123456789abcdef',
+       at, 'person-' || i %% 50, 1, case word when 'running' then gen_random_uuid() end,
        case word when 'running' then now() end, case word when 'queued' then null else greatest(at, now() - random() * interval '4 minutes') end,
        case when chance < 0.962 then 'finished' else 'waiting' end, gen_random_uuid()::text, 3, array['one', 'two', 'three'], 3,
        'completed', at, 8, sha256(convert_to(i::text, 'UTF8')), 3, word, at,

@@ -49,8 +49,6 @@ async def start(
             "run_id": run_id,
             "thread_id": thread_id or str(run_id),
             "workflow": workflow,
-            "input": data,
-            "input_type": kind,
             "config": config or {},
             "priority": priority,
             "at": at,
@@ -59,7 +57,7 @@ async def start(
             "not_before": not_before,
             "parts_total": described.parts_total,
         }
-        run = await runs.add_run(conn, row)
+        run = await runs.add_run(conn, row, (kind, data))
         if run is None:
             return await runs.read_run(conn, control.tenant, run_id)
         return await runs.save_run(

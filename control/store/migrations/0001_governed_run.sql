@@ -82,8 +82,6 @@ create table control.run (
     fresh_thread       boolean not null default false,
     workflow           text,
     graph_digest       text,
-    input              bytea,
-    input_type         text,
     config             jsonb not null default '{}',
     priority           smallint not null default 0,
     created_at         timestamptz not null,
@@ -123,7 +121,8 @@ create table control.run (
     -- the ledger's head
     ledger_seq         bigint not null default 0,
     ledger_hash        bytea not null default '\x0000000000000000000000000000000000000000000000000000000000000000',
-    last_flush         uuid,
+    -- the number of the last flush that wrote it under this epoch: a flush sent again is known by it
+    last_flush         bigint not null default 0,
     -- the part of the status that does not depend on the clock; see control/core/run_status.py
     version            bigint not null default 0,
     status             text not null default 'queued',
@@ -134,13 +133,24 @@ create table control.run (
     foreign key (tenant, thread_id) references control.thread (tenant, thread_id)
 ) with (fillfactor = 70);
 create unique index run_open_on_thread on control.run (thread_id) where closed_at is null;
+create index run_on_thread on control.run (tenant, thread_id, created_at desc);
 create index run_listed on control.run (tenant, created_at desc, run_id desc);
 create index run_listed_by_status on control.run (tenant, status, created_at desc, run_id desc);
-create index run_claimable on control.run (tenant, priority desc, since, run_id)
+create index run_claimable on control.run (tenant, priority desc, created_at, run_id)
     where status = 'queued' and worker_id is null;
 create index run_claimed on control.run (worker_id) include (tenant) where worker_id is not null;
 create index run_due on control.run (due_at) where due_at is not null and worker_id is null;
 create index run_unfit on control.run (graph_digest) where fit = 'changed' and closed_at is null;
+
+-- What a run was started with, as LangGraph's serialiser writes it. Apart from the run, whose row is written often.
+create table control.run_input (
+    tenant control.tenant_id not null,
+    run_id uuid not null,
+    type   text not null,
+    data   bytea not null,
+    primary key (tenant, run_id),
+    foreign key (tenant, run_id) references control.run (tenant, run_id) on delete cascade
+);
 
 -- A question only a person may answer: an approval, a typed input, or an effect in doubt.
 create table control.approval (
@@ -249,7 +259,7 @@ create trigger ledger_is_never_truncated before truncate on control.ledger
 do $$
 declare tenant_table text;
 begin
-    foreach tenant_table in array array['thread', 'run', 'approval', 'wait', 'signal', 'effect', 'ledger'] loop
+    foreach tenant_table in array array['thread', 'run', 'run_input', 'approval', 'wait', 'signal', 'effect', 'ledger'] loop
         execute format('alter table control.%I enable row level security', tenant_table);
         execute format('alter table control.%I force row level security', tenant_table);
         execute format('create policy command on control.%I to control_command
@@ -259,8 +269,7 @@ begin
     end loop;
 end $$;
 create policy claim on control.run to control_claim using (true);
-create policy claim on control.wait to control_claim using (true);
-create policy claim on control.signal to control_claim using (true);
+create policy claim on control.run_input for select to control_claim using (true);
 create policy claim on control.ledger for insert to control_claim with check (true);
 
 grant usage on schema control, public to control_command, control_flush, control_claim;
@@ -268,7 +277,7 @@ grant select on control.migration to control_command, control_flush, control_cla
 grant select on control.worker to control_command, control_flush;
 grant select, insert, update on control.worker to control_claim;
 
-grant select, insert on control.thread, control.run to control_command;
+grant select, insert on control.thread, control.run, control.run_input to control_command;
 grant update on control.run to control_command;
 grant select, insert, update on control.approval, control.wait to control_command;
 grant select, insert, update, delete on control.signal to control_command;
@@ -283,16 +292,12 @@ grant select, insert, update on control.approval, control.wait, control.effect t
 grant select, delete on control.signal to control_flush;
 grant select, insert, update, delete on checkpoints, checkpoint_blobs, checkpoint_writes to control_flush;
 
-grant select (tenant, run_id, thread_id, fresh_thread, workflow, graph_digest, input, input_type, config, priority, created_at,
-              not_before, epoch, worker_id, claimed_at, progress_at, blocked_in, execution, outcome, outcome_at,
-              failure_class, failure, crashes, retries, retry_at, takeovers, shortfalls, branch, fit, parts, parts_total,
-              woken_at,
-              pause_at, pause_by, cancel_at, cancel_by, ledger_seq, ledger_hash, version, status, since, due_at,
-              closed_at, head_checkpoint_id, head_step)
+grant select (tenant, run_id, thread_id, fresh_thread, workflow, graph_digest, config, priority, created_at, epoch,
+              worker_id, execution, parts, retries, crashes, branch, shortfalls, fit, pause_at, cancel_at, ledger_seq,
+              ledger_hash, version, status, since, due_at, closed_at)
     on control.run to control_claim;
-grant update (epoch, worker_id, graph_digest, claimed_at, progress_at, blocked_in, crashes, takeovers, retry_at, not_before, fit, woken_at,
-              ledger_seq, ledger_hash, version, status, since, due_at, closed_at, outcome, outcome_at)
+grant update (epoch, worker_id, graph_digest, claimed_at, progress_at, blocked_in, outcome, outcome_at, retry_at,
+              last_flush, ledger_seq, ledger_hash, version, status, since, due_at)
     on control.run to control_claim;
-grant select, update (fired_at, payload) on control.wait to control_claim;
-grant select, delete on control.signal to control_claim;
+grant select on control.run_input to control_claim;
 grant insert on control.ledger to control_claim;

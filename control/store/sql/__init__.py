@@ -9,10 +9,34 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from importlib.resources import files
-from typing import LiteralString, cast
+from typing import Any, LiteralString, NamedTuple, cast
 
 _NAME = re.compile(r"^-- :name (\w+)[^\n]*\n", re.MULTILINE)
 _COMMENT = re.compile(r"^\s*--[^\n]*\n?", re.MULTILINE)
+
+
+_PARAMETER = re.compile(r"%\((\w+)\)s")
+
+
+class Numbered(NamedTuple):
+    """A query with `$1`, `$2`, ... for its parameters, as the server takes it, and their names in that order.
+
+    For psycopg's raw cursors: named parameters of a long query are parsed anew each time it is sent.
+    """
+
+    text: LiteralString
+    names: tuple[str, ...]
+
+    def values(self, params: Mapping[str, Any]) -> list[Any]:
+        """The parameters in the query's order."""
+        return [params[name] for name in self.names]
+
+
+def numbered(query: LiteralString) -> Numbered:
+    """The query with its parameters numbered in the order in which they first appear."""
+    names = tuple(dict.fromkeys(_PARAMETER.findall(query)))
+    text = _PARAMETER.sub(lambda match: f"${names.index(match[1]) + 1}", query)
+    return Numbered(text, names)
 
 
 def read(noun: str) -> Mapping[str, LiteralString]:

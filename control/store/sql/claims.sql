@@ -1,6 +1,6 @@
 -- :name claim
 -- Up to `free` queued runs of workflows this worker holds, for it alone, under their next epoch. Free slots go to the
--- tenant with the least in progress; within a tenant to the highest priority, then to the longest queued. A run that was
+-- tenant with the least in progress; within a tenant to the highest priority, then to the longest accepted, so that what was begun goes on first. A run that was
 -- begun under another version of its graph is left to the workers that hold that version, while any is alive.
 -- `digests` names the version held of each of `workflows`. What the claim builds on (epoch, ledger) is read with the
 -- lock, since the row may have changed after this statement's snapshot.
@@ -30,17 +30,17 @@ with recursive tenants as (
     cross join lateral (
         select r.*, row_number() over () as place
         from (
-            select q.tenant, q.run_id, q.since, q.epoch, q.ledger_seq, q.ledger_hash from control.run q
+            select q.tenant, q.run_id, q.created_at, q.epoch, q.ledger_seq, q.ledger_hash from control.run q
             where q.tenant = t.tenant and q.status = 'queued' and q.worker_id is null and q.workflow = any (%(workflows)s)
               and (q.graph_digest is null or q.graph_digest = any (%(digests)s)
                    or not q.graph_digest = any (coalesce(held.digests, '{}')))
-            order by q.priority desc, q.since, q.run_id limit %(free)s
+            order by q.priority desc, q.created_at, q.run_id limit %(free)s
             for no key update skip locked
         ) r
     ) c
     where t.tenant is not null
 ), chosen as (
-    select * from candidate order by turn, since limit %(free)s
+    select * from candidate order by turn, created_at limit %(free)s
 ), entry as (
     select tenant, run_id, epoch + 1 as epoch, ledger_seq + 1 as seq, ledger_hash as prev,
            '{"worker":"' || %(worker_id)s::text || '"}' as body
@@ -55,13 +55,18 @@ with recursive tenants as (
     select tenant, run_id, seq, clock.at, 'claimed', %(actor)s, epoch, body, digest, hash from hashed, clock
 )
 update control.run r
-set epoch = h.epoch, worker_id = %(worker_id)s, graph_digest = coalesce(r.graph_digest, held.digest), claimed_at = clock.at, progress_at = clock.at, blocked_in = null,
-    outcome = null, outcome_at = null, retry_at = null, status = 'running', since = clock.at,
-    due_at = null, ledger_seq = h.seq, ledger_hash = h.hash, version = r.version + 1
-from hashed h, clock, unnest(%(workflows)s::text[], %(digests)s::text[]) as held(workflow, digest)
+set epoch = h.epoch, last_flush = 0, worker_id = %(worker_id)s, claimed_at = clock.at, progress_at = clock.at,
+    graph_digest = coalesce(r.graph_digest, held.digest), blocked_in = null, outcome = null, outcome_at = null,
+    retry_at = null, status = 'running', since = clock.at, due_at = null, ledger_seq = h.seq, ledger_hash = h.hash,
+    version = r.version + 1
+from hashed h
+join control.run_input i on i.tenant = h.tenant and i.run_id = h.run_id
+cross join clock
+cross join unnest(%(workflows)s::text[], %(digests)s::text[]) as held(workflow, digest)
 where r.tenant = h.tenant and r.run_id = h.run_id and r.workflow = held.workflow
-returning r.tenant, r.run_id, r.thread_id, r.fresh_thread, r.workflow, r.graph_digest, r.input, r.input_type, r.config, r.epoch, r.execution,
-          r.parts, r.retries, r.crashes, r.branch, r.shortfalls, r.version, r.created_at;
+returning r.tenant, r.run_id, r.thread_id, r.fresh_thread, r.workflow, r.graph_digest, i.type as input_type,
+          i.data as input, r.config, r.epoch, r.execution, r.parts, r.retries, r.crashes, r.branch, r.shortfalls,
+          r.version, r.created_at;
 
 -- :name register
 -- A process that may hold claims. Its lock's number is made here; the lock itself is taken next, on the same session.

@@ -1,8 +1,9 @@
 -- :name flush
 -- Everything that many runs have to write, in one statement, and so whole or not at all. A run takes part if it still
 -- has the epoch, thread and worker that the item was made under (fencing); a run whose row somebody else has locked is
--- left for the next flush ("busy"); one that was already written by this flush, whose answer was lost, is not written
--- twice ("written"). Ending an attempt also asks that no command has changed the run since its facts were read ("moved").
+-- left for the next flush ("busy"). Flushes are numbered upwards, and a run takes each number once in an epoch: a flush
+-- sent again because its answer was lost writes nothing twice ("written"), however late the first one arrives. Ending an
+-- attempt also asks that no command has changed the run since its facts were read ("moved").
 -- Arrays of each group run in parallel; `i` names the run by its place in the first group, from 1.
 -- locks: run in the order of its key (skipping), then checkpoints, checkpoint_blobs, checkpoint_writes, ledger
 with clock as materialized (
@@ -22,7 +23,7 @@ with clock as materialized (
     select w.i, r.tenant, r.run_id, r.thread_id, r.epoch, r.ledger_seq, r.ledger_hash
     from control.run r join wanted w on r.tenant = w.tenant and r.run_id = w.run_id
     where r.epoch = w.epoch and r.thread_id = w.thread_id and r.worker_id = w.worker_id
-      and r.last_flush is distinct from %(flush)s and (w.version is null or w.version = r.version)
+      and r.last_flush < %(flush)s::bigint and (w.version is null or w.version = r.version)
     order by r.tenant, r.run_id
     for no key update of r skip locked
 ), put_checkpoints as (
@@ -78,7 +79,7 @@ with clock as materialized (
     select distinct on (i) i, seq, hash from chained order by i, seq desc
 ), written as (
     update control.run r
-    set last_flush = %(flush)s,
+    set last_flush = %(flush)s::bigint,
         ledger_seq = head.seq,
         ledger_hash = head.hash,
         progress_at = clock.at,
@@ -108,7 +109,7 @@ with clock as materialized (
     returning a.i, r.version
 )
 select w.i,
-       case when written.i is not null or r.last_flush = %(flush)s then 'written'
+       case when written.i is not null or (r.epoch = w.epoch and r.last_flush >= %(flush)s::bigint) then 'written'
             when r.run_id is null or r.epoch <> w.epoch or r.worker_id is distinct from w.worker_id
                  or r.thread_id <> w.thread_id then 'lost'
             when w.version is not null and w.version <> r.version then 'moved'
@@ -127,10 +128,11 @@ insert into control.approval (tenant, run_id, interrupt_id, checkpoint_id, node,
                               schema, opened_at, expires_at)
 select r.tenant, r.run_id, a.interrupt_id, a.checkpoint_id, a.node, a.kind, a.title, a.packet,
        sha256(convert_to(a.packet, 'UTF8')), a.schema::jsonb, r.progress_at, r.progress_at + a.expires_in
-from unnest(%(run)s::uuid[], %(interrupt)s::text[], %(checkpoint)s::text[], %(node)s::text[], %(kind)s::text[],
-            %(title)s::text[], %(packet)s::text[], %(schema)s::text[], %(expires_in)s::interval[])
-    as a(run_id, interrupt_id, checkpoint_id, node, kind, title, packet, schema, expires_in)
-join control.run r on r.run_id = a.run_id and r.tenant = any (%(tenants)s) and r.last_flush = %(flush)s
+from unnest(%(run)s::uuid[], %(epoch)s::bigint[], %(interrupt)s::text[], %(checkpoint)s::text[], %(node)s::text[],
+            %(kind)s::text[], %(title)s::text[], %(packet)s::text[], %(schema)s::text[], %(expires_in)s::interval[])
+    as a(run_id, epoch, interrupt_id, checkpoint_id, node, kind, title, packet, schema, expires_in)
+join control.run r on r.run_id = a.run_id and r.epoch = a.epoch and r.tenant = any (%(tenants)s)
+     and r.last_flush = %(flush)s
 on conflict (tenant, run_id, interrupt_id) do nothing;
 
 -- :name open_waits
@@ -139,10 +141,11 @@ on conflict (tenant, run_id, interrupt_id) do nothing;
 insert into control.wait (tenant, run_id, interrupt_id, checkpoint_id, node, kind, due_at, signal, opened_at)
 select r.tenant, r.run_id, t.interrupt_id, t.checkpoint_id, t.node, t.kind, coalesce(t.due_at, r.progress_at + t.span),
        t.signal, r.progress_at
-from unnest(%(run)s::uuid[], %(interrupt)s::text[], %(checkpoint)s::text[], %(node)s::text[], %(kind)s::text[],
-            %(due_at)s::timestamptz[], %(span)s::interval[], %(signal)s::text[])
-    as t(run_id, interrupt_id, checkpoint_id, node, kind, due_at, span, signal)
-join control.run r on r.run_id = t.run_id and r.tenant = any (%(tenants)s) and r.last_flush = %(flush)s
+from unnest(%(run)s::uuid[], %(epoch)s::bigint[], %(interrupt)s::text[], %(checkpoint)s::text[], %(node)s::text[],
+            %(kind)s::text[], %(due_at)s::timestamptz[], %(span)s::interval[], %(signal)s::text[])
+    as t(run_id, epoch, interrupt_id, checkpoint_id, node, kind, due_at, span, signal)
+join control.run r on r.run_id = t.run_id and r.epoch = t.epoch and r.tenant = any (%(tenants)s)
+     and r.last_flush = %(flush)s
 on conflict (tenant, run_id, interrupt_id) do nothing;
 
 -- :name write_effects
@@ -152,10 +155,11 @@ insert into control.effect (tenant, run_id, effect_key, name, kind, state, calls
                             began_at, ended_at)
 select r.tenant, r.run_id, x.key, x.name, x.kind, x.state, x.calls, r.epoch, x.outcome_type, x.outcome, x.how, x.error,
        r.progress_at, case when x.state <> 'began' then r.progress_at end
-from unnest(%(run)s::uuid[], %(key)s::text[], %(name)s::text[], %(kind)s::text[], %(state)s::text[], %(calls)s::int[],
+from unnest(%(run)s::uuid[], %(epoch)s::bigint[], %(key)s::text[], %(name)s::text[], %(kind)s::text[], %(state)s::text[], %(calls)s::int[],
             %(outcome_type)s::text[], %(outcome)s::bytea[], %(how)s::text[], %(error)s::text[])
-    as x(run_id, key, name, kind, state, calls, outcome_type, outcome, how, error)
-join control.run r on r.run_id = x.run_id and r.tenant = any (%(tenants)s) and r.last_flush = %(flush)s
+    as x(run_id, epoch, key, name, kind, state, calls, outcome_type, outcome, how, error)
+join control.run r on r.run_id = x.run_id and r.epoch = x.epoch and r.tenant = any (%(tenants)s)
+     and r.last_flush = %(flush)s
 on conflict (tenant, run_id, effect_key) do update
 set state = excluded.state, calls = greatest(effect.calls, excluded.calls), epoch = excluded.epoch,
     outcome_type = excluded.outcome_type, outcome = excluded.outcome, how = excluded.how, error = excluded.error,
@@ -167,8 +171,9 @@ set state = excluded.state, calls = greatest(effect.calls, excluded.calls), epoc
 -- locks: approval, wait
 with taken as (
     select r.tenant, r.run_id, r.head_checkpoint_id, t.pending
-    from unnest(%(run)s::uuid[], %(pending)s::text[]) as t(run_id, pending)
-    join control.run r on r.run_id = t.run_id and r.tenant = any (%(tenants)s) and r.last_flush = %(flush)s
+    from unnest(%(run)s::uuid[], %(epoch)s::bigint[], %(pending)s::text[]) as t(run_id, epoch, pending)
+    join control.run r on r.run_id = t.run_id and r.epoch = t.epoch and r.tenant = any (%(tenants)s)
+         and r.last_flush = %(flush)s
 ), approvals as (
     update control.approval a set delivered_at = control.clock() from taken t
     where a.tenant = t.tenant and a.run_id = t.run_id and a.decision is not null and a.delivered_at is null

@@ -19,12 +19,22 @@ on conflict (tenant, thread_id) do nothing;
 -- :name add
 -- An accepted run, not yet ready for anybody. It remembers whether its thread holds checkpoints already. A second open run on its thread is a unique violation.
 -- locks: run
-insert into control.run (tenant, run_id, thread_id, fresh_thread, workflow, input, input_type, config, priority, created_at, created_by,
+insert into control.run (tenant, run_id, thread_id, fresh_thread, workflow, config, priority, created_at, created_by,
                          restarted_from, not_before, since, parts_total)
 values (%(tenant)s, %(run_id)s, %(thread_id)s,
-        not exists (select from checkpoints where thread_id = %(thread_id)s), %(workflow)s, %(input)s, %(input_type)s, %(config)s, %(priority)s, %(at)s,
+        not exists (select from checkpoints where thread_id = %(thread_id)s), %(workflow)s, %(config)s, %(priority)s, %(at)s,
         %(created_by)s, %(restarted_from)s, %(not_before)s, %(at)s, %(parts_total)s)
 returning *;
+
+-- :name add_input
+-- What a run is started with.
+-- locks: run_input
+insert into control.run_input (tenant, run_id, type, data) values (%(tenant)s, %(run_id)s, %(type)s, %(data)s);
+
+-- :name input
+-- What a run was started with.
+-- locks: none
+select type, data from control.run_input where tenant = %(tenant)s and run_id = %(run_id)s;
 
 -- :name lock
 -- One run, locked against claims, flushes and commands until the transaction ends.
@@ -42,10 +52,13 @@ select * from control.run where tenant = %(tenant)s and run_id = %(run_id)s for 
 select * from control.run where tenant = %(tenant)s and run_id = %(run_id)s;
 
 -- :name find
--- Runs whose id starts so, or whose thread is named so; at most two, which is enough to call it ambiguous.
+-- Runs whose id lies between two, or whose thread is named so; at most two, which is enough to call it ambiguous.
 -- locks: none
-select run_id from control.run
-where tenant = %(tenant)s and (thread_id = %(name)s or run_id::text like %(prefix)s)
+(select run_id, created_at from control.run
+ where tenant = %(tenant)s and run_id between %(first)s and %(last)s order by run_id limit 2)
+union
+(select run_id, created_at from control.run
+ where tenant = %(tenant)s and thread_id = %(name)s order by created_at desc limit 2)
 order by created_at desc limit 2;
 
 -- :name open_on_thread
@@ -68,14 +81,18 @@ from control.wait
 where tenant = %(tenant)s and run_id = %(run_id)s and delivered_at is null and withdrawn_at is null;
 
 -- :name worker_alive
--- Whether the process that holds a claim still holds its session lock and its lease.
+-- Whether the process that holds a claim still holds its lease and its session lock; or, where the server restarted and
+-- every lock was lost with it, still has time to come back (the rule of `lost` in claims.sql).
 -- locks: none
 select exists (
     select from control.worker w
-    join pg_locks l on l.locktype = 'advisory' and l.classid::bigint = %(class)s and l.objid::bigint = w.lock_id
-         and l.objsubid = 2 and l.granted
-         and l.database = (select oid from pg_database where datname = current_database())
     where w.worker_id = %(worker_id)s and w.lease_until > clock_timestamp()
+      and (w.lock_id in (
+               select objid::bigint from pg_locks
+               where locktype = 'advisory' and classid::bigint = %(class)s and objsubid = 2 and granted
+                 and database = (select oid from pg_database where datname = current_database()))
+           or (w.server_start_at <> pg_postmaster_start_time()
+               and clock_timestamp() <= pg_postmaster_start_time() + %(grace)s))
 );
 
 -- :name save
@@ -90,7 +107,7 @@ set graph_digest = %(graph_digest)s, not_before = %(not_before)s, epoch = %(epoc
     retry_at = %(retry_at)s, woken_at = %(woken_at)s, takeovers = %(takeovers)s, shortfalls = %(shortfalls)s,
     branch = %(branch)s, fit = %(fit)s, pause_at = %(pause_at)s, pause_by = %(pause_by)s, cancel_at = %(cancel_at)s,
     cancel_by = %(cancel_by)s, status = %(status)s, since = %(since)s, due_at = %(due_at)s, closed_at = %(closed_at)s,
-    version = version + 1
+    last_flush = case when epoch = %(epoch)s then last_flush else 0 end, version = version + 1
 where tenant = %(tenant)s and run_id = %(run_id)s
 returning version;
 
