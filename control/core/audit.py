@@ -11,6 +11,7 @@ Rules that the store must keep for the two to agree:
 - A step, a retry and a rewind set `crashes` and `retries` to 0; a rewind also removes a cancel order and withdraws
   every open question, open wait and undelivered answer. An attempt that ends without failing sets `retries` to 0, one
   that fails with a `retry_at` adds 1.
+- A lost worker counts as a crash unless its entry says `crash: false` (it left in order, or never heard of the claim).
 - An answer is ready from its decision until an entry (`ended`, `worker_lost`) lists it in `delivered`, or withdraws it.
 - `execution` is what an entry names (`ended` always, others where they know); a step leaves `runnable`. A lost worker's
   entry that names none leaves `waiting` where something is open or undelivered, and otherwise what it was. Withdrawing
@@ -194,6 +195,8 @@ def _ended(account: Account, entry: Entry) -> Account:
 def _worker_lost(account: Account, entry: Entry) -> Account:
     left = _delivered(account, entry)
     facts = without_worker(left.facts, at=entry.at)
+    if entry.body.get("crash") is False:
+        facts = replace(facts, crashes=left.facts.crashes)
     pending = facts.asks or facts.waits or facts.ready
     execution = _execution(entry) or (Execution.WAITING if pending else facts.execution)
     return replace(left, facts=replace(facts, execution=execution))

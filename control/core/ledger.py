@@ -64,7 +64,7 @@ BODY_KEYS: Final[Mapping[Kind, str]] = {
     Kind.TASK_FAILED: "node error",
     Kind.HANDLED: "node",
     Kind.ENDED: "outcome execution failure_class? error? retry_at? fit? delivered?",
-    Kind.WORKER_LOST: "worker why execution? delivered?",
+    Kind.WORKER_LOST: "worker why execution? crash? delivered?",
     Kind.ADOPTED: "digest from execution?",
     Kind.UNFIT: "digest why",
 }

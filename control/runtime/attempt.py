@@ -70,6 +70,11 @@ class Tools:
     crash_limit: int
     cancel_grace_s: float
 
+    async def head(self, thread_id: str) -> Head:
+        """Where a thread stands, from its rows."""
+        async with self.saver.reading() as conn:
+            return (await heads(conn, [thread_id]))[thread_id]
+
 
 @dataclass(eq=False)
 class Attempt:
@@ -131,7 +136,7 @@ class Attempt:
             _log.info("run %s: %s", self.claimed.run_id, error.why)  # a transient failure, as inside a node
         else:
             _log.error("attempt on run %s broke", self.claimed.run_id, exc_info=error)
-        with contextlib.suppress(Refusal):
+        with contextlib.suppress(Exception):  # then the worker gives the claim up: it has no attempt on it
             await self._conclude(failed(error))
 
     def stop(self, reason: str, *, cancel: bool = False) -> None:
@@ -153,8 +158,7 @@ class Attempt:
             self._driving.cancel()
 
     async def _head(self) -> Head:
-        async with self.tools.saver.reading() as conn:
-            return (await heads(conn, [self.claimed.thread_id]))[self.claimed.thread_id]
+        return await self.tools.head(self.claimed.thread_id)
 
     def _own(self, head: Head) -> Head:
         """The head if this run wrote it. An earlier run's is a past to build on: of this run nothing is stored yet."""
@@ -244,10 +248,10 @@ class Attempt:
             self.active.pop(event["id"], None)
 
     def _config(self) -> RunnableConfig:
-        given = self.claimed.config
+        given, configurable = self.claimed.config, self.claimed.config.get("configurable", {})
         return {
             "configurable": {
-                **given.get("configurable", {}),
+                **{key: value for key, value in configurable.items() if _is_callers(key)},
                 "thread_id": self.claimed.thread_id,
                 TENURE: self.tenure,
                 _STRICT: True,
@@ -308,6 +312,11 @@ class Attempt:
         item = Item(self.fence, asyncio.get_running_loop().create_future(), ending=ending)
         item.entries.append(("ended", self.tenure.actor, told(ending, delivered)))
         await self.tools.flusher.write(item)
+
+
+def _is_callers(key: str) -> bool:
+    """Whether a configuration key is the caller's to set: neither where the run stands, nor LangGraph's own."""
+    return not key.startswith("__") and key not in ("thread_id", "checkpoint_id", "checkpoint_ns", "checkpoint_map")
 
 
 async def misfit(graph: Pregel[Any, Any, Any, Any], head: Head) -> str | None:

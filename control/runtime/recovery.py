@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from control.core.execution import Execution
@@ -22,6 +22,12 @@ from control.store.writers import left_by_its_script
 
 CLOCK: Final = "clock"
 CONTROL: Final = "control"
+
+
+def _lost(orphan: Orphan, run: Run, delivered: list[str]) -> dict[str, Any]:
+    """The body of the ledger's entry for a take-over."""
+    body = {"worker": str(orphan.worker_id), "why": orphan.why, "execution": str(run.execution)}
+    return body | ({} if orphan.crashed else {"crash": False}) | ({"delivered": delivered} if delivered else {})
 
 
 class Recovery:
@@ -47,9 +53,9 @@ class Recovery:
                 await self._save(conn, *left_by_its_script(free, at=at), at=at)
                 return True
             delivered = await questions.settle(conn, run, pending=[q.id for q in head.open] if begun else [], at=at)
-            lost = replace(free, outcome=OutcomeKind.LOST, crashes=run.crashes + 1, takeovers=run.takeovers + 1)
-            body = {"worker": str(orphan.worker_id), "why": orphan.why, "execution": str(lost.execution)}
-            entry = ("worker_lost", CONTROL, body | ({"delivered": delivered} if delivered else {}))
+            crashes = run.crashes + orphan.crashed
+            lost = replace(free, outcome=OutcomeKind.LOST, crashes=crashes, takeovers=run.takeovers + 1)
+            entry = ("worker_lost", CONTROL, _lost(orphan, lost, delivered))
             kept = await questions.fire(conn, run, at=at)  # signals that came before the wait that its worker opened
             await self._save(conn, lost, [entry, *kept], at=at)
             return True
@@ -73,14 +79,14 @@ class Recovery:
             return bool(entries)
 
     async def readopt(self, tenant: str, run_id: UUID, digest: str) -> bool:
-        """Unblock a run whose version is held again."""
+        """Unblock a run that fits the version of this digest."""
         async with self._database.scope("control_flush", tenant) as conn:
             run = await runs.lock_run_if_free(conn, tenant, run_id)
-            if run is None or run.fit != Fit.CHANGED or run.graph_digest != digest:
+            if run is None or run.worker_id is not None or run.fit != Fit.CHANGED:
                 return False
             at = await runs.now(conn)
-            body = {"digest": digest, "from": digest}
-            fits = replace(run, fit=Fit.FITS, woken_at=at)
+            body = {"digest": digest, "from": run.graph_digest}
+            fits = replace(run, fit=Fit.FITS, graph_digest=digest, woken_at=at)
             await self._save(conn, fits, [("adopted", CONTROL, body)], at=at)
             return True
 

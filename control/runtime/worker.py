@@ -22,7 +22,7 @@ from typing import Final
 from uuid import UUID
 
 from control.core.problem import Refusal
-from control.runtime.attempt import Attempt, Tools
+from control.runtime.attempt import Attempt, Tools, misfit
 from control.runtime.loop_watch import Blocked, LoopWatch
 from control.runtime.recovery import Recovery
 from control.runtime.workflows import Workflow
@@ -61,7 +61,9 @@ class Worker:
         self._attempts: dict[UUID, Attempt] = {}
         self._running: set[asyncio.Task[None]] = set()
         self._work, self._orders, self._draining = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._claiming, self._sweeping, self._obeying = Claims(database), Claims(database), Claims(database)
+        self._claiming, self._sweeping = Claims(database), Claims(database)
+        self._obeying, self._adopting = Claims(database), Claims(database)
+        self._misfits: set[UUID] = set()
         self._session = Session(
             database.address.session("control_claim"),
             "worker",
@@ -170,8 +172,16 @@ class Worker:
         self.swept.set()
 
     async def _readopt(self) -> None:
-        for tenant, run_id, digest in await self._sweeping.unfit(self._holdings.digests):
-            await self._recovery.readopt(tenant, run_id, digest)
+        """Unblock the runs that fit a version held here: their own again, or another that goes on from their head."""
+        for blocked in await self._adopting.unfit(self._holdings.workflows):
+            workflow = self._workflows[blocked.workflow]
+            if blocked.graph_digest != workflow.digest:
+                if blocked.run_id in self._misfits:
+                    continue
+                self._misfits.add(blocked.run_id)
+                if await misfit(workflow.under(self._tools.saver), await self._tools.head(blocked.thread_id)):
+                    continue
+            await self._recovery.readopt(blocked.tenant, blocked.run_id, workflow.digest)
 
     async def _obey(self) -> None:
         """Compare the attempts with the claims as the database has them: stop what was ordered, abort what was lost.
@@ -183,9 +193,8 @@ class Worker:
             held = {claim.run_id: claim for claim in await self._obeying.mine(self.worker_id)}
         for claim in held.values():
             if claim.run_id not in before:
-                await self._recovery.take_over(
-                    Orphan(claim.tenant, claim.run_id, claim.epoch, self.worker_id, UNHEARD)
-                )  # fmt: skip
+                unheard = Orphan(claim.tenant, claim.run_id, claim.epoch, self.worker_id, UNHEARD, crashed=False)
+                await self._recovery.take_over(unheard)
         for run_id, attempt in before.items():
             if self._attempts.get(run_id) is attempt:
                 self._order(attempt, held.get(run_id))
@@ -213,8 +222,9 @@ class Worker:
         for task in (*loops, *self._running):
             task.cancel()
         await asyncio.gather(*loops, *self._running, return_exceptions=True)
-        await asyncio.to_thread(self._session.stop)
-        for desk in (self._claiming, self._sweeping, self._obeying):
+        with ThreadPoolExecutor(1) as own:  # the loop's pool may be full of nodes that hang
+            await asyncio.wrap_future(own.submit(self._session.stop))
+        for desk in (self._claiming, self._sweeping, self._obeying, self._adopting):
             await desk.close()
 
     def _notified(self, channel: str, _: str) -> None:

@@ -15,8 +15,8 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Final, Literal, get_type_hints
+from types import FunctionType, ModuleType
+from typing import Any, Final, Literal, NotRequired, Required, get_args, get_origin, get_type_hints
 
 from langgraph._internal._serde import build_serde_allowlist
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -74,7 +74,7 @@ class Workflow:
             return value
         if not isinstance(value, Mapping):
             raise INVALID_INPUT.because(f"{self.name} takes an object, not {type(value).__name__}.")
-        fields = get_type_hints(schema, include_extras=True)
+        fields = {name: _type(hint) for name, hint in get_type_hints(schema, include_extras=True).items()}
         if unknown := sorted(set(value) - set(fields)):
             raise INVALID_INPUT.because(f"{self.name} has no input called {', '.join(unknown)}.", known=sorted(fields))
         try:
@@ -172,16 +172,21 @@ def _allowed(graph: Pregel[Any, Any, Any, Any]) -> set[tuple[str, ...]]:
     return build_serde_allowlist(schemas=schemas, channels=channels)
 
 
+def _type(hint: Any) -> Any:
+    """A field's type without what says whether it must be there."""
+    return get_args(hint)[0] if get_origin(hint) in (Required, NotRequired) else hint
+
+
 def _check(schema: Any, fields: Mapping[str, Any], value: Mapping[str, Any]) -> None:
     """A model wants all that it requires; of a TypedDict's keys an input may give some, each of the right type.
 
-    A field with a reducer takes whatever its reducer takes, which its type does not say.
+    A field with a reducer of its own takes whatever that takes, which its type does not say.
     """
     if isinstance(schema, type) and issubclass(schema, BaseModel):
         schema.model_validate(dict(value))
         return
     for name, given in value.items():
-        if any(callable(extra) for extra in getattr(fields[name], "__metadata__", ())):
+        if any(isinstance(extra, FunctionType) for extra in getattr(fields[name], "__metadata__", ())):
             continue
         try:
             field = TypeAdapter(dict[Literal[name], fields[name]])  # type: ignore[valid-type]  # names the field in errors

@@ -54,13 +54,14 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """A claim whose holder is gone, and what shows it."""
+    """A claim whose holder is gone, and what shows it. `crashed`: whether that speaks against the run."""
 
     tenant: str
     run_id: UUID
     epoch: int
     worker_id: UUID
     why: str
+    crashed: bool
 
 
 class Named(NamedTuple):
@@ -71,6 +72,8 @@ class Named(NamedTuple):
 class Unfit(NamedTuple):
     tenant: str
     run_id: UUID
+    thread_id: str
+    workflow: str
     graph_digest: str
 
 
@@ -129,9 +132,9 @@ class Claims:
         """Idle runs with something to wake for."""
         return await self._rows(Named, "due", limit=_SWEEP)
 
-    async def unfit(self, digests: Sequence[str]) -> list[Unfit]:
-        """Runs blocked for want of a version that this worker holds."""
-        return await self._rows(Unfit, "readopt", digests=list(digests))
+    async def unfit(self, workflows: Sequence[str]) -> list[Unfit]:
+        """Runs of these workflows that are blocked for want of a version that fits."""
+        return await self._rows(Unfit, "readopt", workflows=list(workflows), limit=_SWEEP)
 
     async def advertise(self, holdings: Holdings, *, draining: bool) -> None:
         """Say which versions this worker holds, and whether it still takes work."""

@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from control.core.facts import Facts
-from control.core.lifecycle import Verb, require
+from control.core.lifecycle import VERB_NOT_LEGAL, Verb, require
 from control.core.run_status import RunStatus, derive
 from control.store import runs
 from control.store.database import Connection, Database
@@ -24,6 +24,9 @@ from control.store.serde import StrictSerializer
 
 if TYPE_CHECKING:  # a command that starts no run needs no workflow, nor the LangGraph runtime that loads one
     from control.runtime.workflows import Workflow
+
+_ALONE: Final = frozenset({Verb.RETRY, Verb.REWIND})
+"""Verbs that need a run which nobody holds, not even a worker that seems to be gone: it may come back and write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,8 @@ class Control:
             run = await runs.lock_run(conn, self.tenant, run_id)
             change = Change(self, conn, run, await runs.now(conn), await self.facts(conn, run))
             require(verb, change.status.word, change.facts)
+            if run.worker_id is not None and verb in _ALONE:
+                raise VERB_NOT_LEGAL.because("Its worker was lost a moment ago, and a peer is about to take it over.")
             yield change
 
     async def facts(self, conn: Connection, run: Run) -> Facts:

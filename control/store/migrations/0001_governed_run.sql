@@ -140,7 +140,7 @@ create index run_claimable on control.run (tenant, priority desc, created_at, ru
     where status = 'queued' and worker_id is null;
 create index run_claimed on control.run (worker_id) include (tenant) where worker_id is not null;
 create index run_due on control.run (due_at) where due_at is not null and worker_id is null;
-create index run_unfit on control.run (graph_digest) where fit = 'changed' and closed_at is null;
+create index run_unfit on control.run (workflow) where fit = 'changed' and closed_at is null;
 
 -- What a run was started with, as LangGraph's serialiser writes it. Apart from the run, whose row is written often.
 create table control.run_input (

@@ -98,7 +98,8 @@ update control.worker set ended_at = clock_timestamp(), lease_until = clock_time
 
 -- :name lost
 -- Claims whose holder is gone: its session lock is free, or its lease has run out. After a restart of the server every
--- lock is free for a moment, so then a holder has `grace` to come back. Reads pg_locks; nobody tries the lock.
+-- lock is free for a moment, so then a holder has `grace` to come back. A worker that signed off did not crash: it left
+-- while its run would not stop. Reads pg_locks; nobody tries the lock.
 -- locks: none
 with living as (
     select objid::bigint as lock_id from pg_locks
@@ -106,8 +107,9 @@ with living as (
       and database = (select oid from pg_database where datname = current_database())
 )
 select r.tenant, r.run_id, r.epoch, r.worker_id,
-       case when w.worker_id is null or w.lock_id not in (select lock_id from living)
-            then 'its session is gone' else 'its lease ran out' end as why
+       case when w.ended_at is not null then 'it left' when w.lock_id in (select lock_id from living)
+            then 'its lease ran out' else 'its session is gone' end as why,
+       w.ended_at is null as crashed
 from control.run r left join control.worker w on w.worker_id = r.worker_id
 where r.worker_id is not null
   and (w.worker_id is null or w.lease_until < clock_timestamp()
@@ -130,9 +132,11 @@ where tenant = %(tenant)s and run_id = %(run_id)s and epoch = %(epoch)s and work
 returning run_id;
 
 -- :name readopt
--- Runs that were blocked because nobody held their version, now that this worker does.
+-- Runs that were blocked for want of a version that fits, of workflows that this worker holds.
 -- locks: none
-select tenant, run_id, graph_digest from control.run where fit = 'changed' and closed_at is null and graph_digest = any (%(digests)s);
+select tenant, run_id, thread_id, workflow, graph_digest from control.run
+where fit = 'changed' and closed_at is null and workflow = any (%(workflows)s)
+limit %(limit)s;
 
 -- :name workers
 -- Who works, and how much of it.
