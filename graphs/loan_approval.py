@@ -182,7 +182,7 @@ def packet(state: LoanState) -> Packet:
         "confidence": round(1 - risk["default_probability_percent"] / 100, 3),
         "on_yes": "The loan is granted on these terms and the applicant is told by mail.",
         "on_no": "The application is declined and the applicant is told by mail.",
-        "on_silence": "Nothing is granted; the application stays open.",
+        "on_silence": "It counts as a no: the application is declined.",
         "reversible": False,
         "expires_in": OFFICER_HAS,
     }

@@ -141,7 +141,7 @@ def test_a_table_without_its_wall_is_found(database: str) -> None:
         "alter table control.run no force row level security",
         "alter table control.run add constraint extra check (status <> 'x')",
         "grant delete on control.run to control_claim",
-        "grant insert (input) on control.run to control_claim",
+        "grant insert (config) on control.run to control_claim",
         "create policy extra on control.run using (true)",
         "create function control.extra() returns int language sql as 'select 1'",
     ],
