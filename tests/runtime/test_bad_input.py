@@ -25,7 +25,7 @@ async def refusal(stage: Stage, workflow: str, value: Any) -> Refusal:
         await start(stage.control, workflow, value)
     with psycopg.connect(stage.conninfo) as conn:
         for table in ("run", "thread", "ledger"):
-            assert conn.execute(f"select count(*) from control.{table}").fetchone() == (0,)  # type: ignore[arg-type]  # a constant
+            assert conn.execute(f"select count(*) from control.{table}").fetchone() == (0,)  # type: ignore[arg-type]  # the names are these
     said = str(refused.value)
     assert refused.value.problem.title in said and refused.value.problem.next_step in said
     return refused.value

@@ -13,6 +13,7 @@ import pytest
 import typer
 
 import control
+import nodes
 from control.core.problem import CATALOGUE
 from control.settings import Settings, env_name
 from tests.tidy import ROOT, finished
@@ -47,7 +48,7 @@ def verbs(command: Any, name: str) -> Iterator[str]:
 
 
 def modules() -> list[str]:
-    found = pkgutil.walk_packages(control.__path__, "control.")
+    found = [*pkgutil.walk_packages(control.__path__, "control."), *pkgutil.walk_packages(nodes.__path__, "nodes.")]
     return [module.name for module in found if not module.name.endswith("__main__")]
 
 
