@@ -52,7 +52,7 @@ async def standing(control: Control, run_id: UUID, *, close: bool = False) -> St
 
     async with control.transaction() as conn:
         run = await runs.read_run(conn, control.tenant, run_id)
-        facts, at = await control.facts(conn, run), await runs.now(conn)
+        facts, at = await control.look(conn, run)
         status = derive(facts, now=at, stall_after=control.stall_after)
         head = None if status.terminal else (await heads(conn, [run.thread_id]))[run.thread_id]
         return Standing(

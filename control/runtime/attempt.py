@@ -84,7 +84,6 @@ class Attempt:
     workflow: Workflow
     tools: Tools
     fence: Fence
-    active: dict[str, str] = field(default_factory=dict)
     _control: RunControl = field(default_factory=RunControl)
     _driving: asyncio.Task[Ended] | None = None
     _cancelled: bool = False
@@ -233,19 +232,14 @@ class Attempt:
 
     async def _stream(self, entry: Enter) -> Ended:
         graph: Pregel[Any, Any, Any, Any] = self.workflow.under(self.tools.saver)
+        mode: Any = "tasks" if self.workflow.routes else []  # without routing, a task's path names its node
         async for event in graph.astream(
-            entry.value, self._config(), stream_mode="tasks", durability="sync", control=self._control
+            entry.value, self._config(), stream_mode=mode, durability="sync", control=self._control
         ):
-            self._watch(event)
+            if "triggers" in event:
+                self.tenure.names[event["id"]] = event["name"]
         breakpoints = graph.interrupt_before_nodes or graph.interrupt_after_nodes
         return Ended(OutcomeKind.COMPLETED, certain=not (breakpoints or self.tenure.asked))
-
-    def _watch(self, event: Any) -> None:
-        """Keep the names of tasks, and which of them are running."""
-        if "triggers" in event:
-            self.tenure.names[event["id"]] = self.active[event["id"]] = event["name"]
-        else:
-            self.active.pop(event["id"], None)
 
     def _config(self) -> RunnableConfig:
         given, configurable = self.claimed.config, self.claimed.config.get("configurable", {})
@@ -288,7 +282,7 @@ class Attempt:
             run = await runs.read_run(conn, self.claimed.tenant, self.claimed.run_id)
             if run.epoch != self.claimed.epoch:
                 raise CLAIM_LOST.because(f"Epoch {self.claimed.epoch} was replaced.", run=str(run.run_id))
-            asked, now = await runs.questions(conn, run), await runs.now(conn)
+            asked, now = await runs.standing(conn, run)
             if any(wait.kind is WaitKind.SIGNAL for wait in asked.waits):
                 run = await self._fire(conn, at=now)
                 asked = await runs.questions(conn, run)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -92,6 +93,8 @@ class Worker:
         """Work until `drain` is called and everything has stopped or the grace is over."""
         self._loop.set_default_executor(ThreadPoolExecutor(self._pace.sync_node_threads, thread_name_prefix="node"))
         await asyncio.to_thread(self._session.start)
+        gc.collect()
+        gc.freeze()  # what was loaded stays; a collection need not walk through it again
         watch = LoopWatch(after_s=self._pace.block_after_s, report=self._blocked)
         watch.start()
         loops = [

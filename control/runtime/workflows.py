@@ -58,13 +58,16 @@ CHEAP: Final = "control.cheap"
 
 @dataclass(frozen=True, slots=True)
 class Workflow:
-    """A graph ready to be driven. parts_total: how many nodes it has. cheap: those whose step may be redone."""
+    """A graph ready to be driven. parts_total: how many nodes it has. cheap: those whose step may be redone. routes:
+    whether its next step is decided while it runs, so that a node may be started many times at once.
+    """
 
     name: str
     graph: Pregel[Any, Any, Any, Any]
     digest: str
     parts_total: int
     cheap: frozenset[str]
+    routes: bool
     allowed: frozenset[tuple[str, ...]]
 
     def check_input(self, value: Any) -> Any:
@@ -102,7 +105,15 @@ def describe(name: str, graph: Pregel[Any, Any, Any, Any]) -> Workflow:
     """A compiled graph as a workflow."""
     nodes = {node: spec for node, spec in graph.nodes.items() if not node.startswith("__")}
     cheap = frozenset(node for node, spec in nodes.items() if (spec.metadata or {}).get(CHEAP))
-    return Workflow(name, graph, f"{name}:{_digest(graph)}", len(nodes), cheap, frozenset(_allowed(graph)))
+    return Workflow(
+        name, graph, f"{name}:{_digest(graph)}", len(nodes), cheap, _routes(graph), frozenset(_allowed(graph))
+    )
+
+
+def _routes(graph: Pregel[Any, Any, Any, Any]) -> bool:
+    if not isinstance(graph, CompiledStateGraph):
+        return True
+    return any(graph.builder.branches.values()) or any(node.ends for node in graph.builder.nodes.values())
 
 
 def pick(workflows: Mapping[str, Workflow], name: str) -> Workflow:

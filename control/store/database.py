@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import psycopg
-from psycopg import AsyncConnection
+from psycopg import AsyncClientCursor, AsyncConnection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
@@ -101,8 +101,7 @@ class Database:
         """
         pool = self._flushes if role == "control_flush" else self._commands
         try:
-            async with pool.connection() as conn, conn.transaction():
-                await conn.execute(_SQL["scope"], {"role": role, "tenant": tenant})
+            async with pool.connection() as conn, _transaction(conn, {"role": role, "tenant": tenant}):
                 yield conn
         except (PoolTimeout, psycopg.Error) as error:
             raise refusal(error) or error from error
@@ -130,6 +129,18 @@ async def _check_schema(conn: AsyncConnection[Any]) -> None:
     if not await (await conn.execute(_SCHEMA["has_migrations"])).fetchone():
         check_current({})
     check_current(dict(await (await conn.execute(_SCHEMA["applied"])).fetchall()))
+
+
+@asynccontextmanager
+async def _transaction(conn: AsyncConnection[Any], scope: dict[str, str]) -> AsyncIterator[None]:
+    """As `conn.transaction()`, but it begins and is scoped in one message to the server."""
+    await AsyncClientCursor(conn).execute(_SQL["begin"], scope)
+    try:
+        yield
+    except BaseException:
+        await conn.rollback()
+        raise
+    await conn.commit()
 
 
 def _pool(conninfo: str, size: int) -> AsyncConnectionPool[AsyncConnection[Any]]:

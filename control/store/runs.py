@@ -190,21 +190,31 @@ async def now(conn: AsyncConnection[Any]) -> datetime:
 
 async def questions(conn: AsyncConnection[Any], run: Run) -> Questions:
     """The open questions and waits of a run."""
-    asks = await (await _execute(conn, "asks", tenant=run.tenant, run_id=run.run_id)).fetchall()
-    waits = await (await _execute(conn, "waits", tenant=run.tenant, run_id=run.run_id)).fetchall()
-    return Questions(
+    return (await standing(conn, run))[0]
+
+
+async def standing(conn: AsyncConnection[Any], run: Run) -> tuple[Questions, datetime]:
+    """The open questions and waits of a run, and what time it is."""
+    row = await _row(conn, "standing", tenant=run.tenant, run_id=run.run_id)
+    assert row is not None, "the query always has a row"
+    asks, waits = row["asks"] or (), row["waits"] or ()
+    asked = Questions(
         asks=tuple(
-            Ask(a["interrupt_id"], AskKind(a["kind"]), a["title"], a["node"], a["opened_at"], a["expires_at"])
-            for a in asks
-            if not a["decided"]
+            Ask(key, AskKind(kind), title, node, _instant(since), _instant(until) if until else None)
+            for key, kind, title, node, since, until, decided in asks
+            if not decided
         ),
         waits=tuple(
-            Wait(w["interrupt_id"], WaitKind(w["kind"]), w["node"], w["opened_at"], w["due_at"], w["signal"])
-            for w in waits
-            if not w["fired"]
+            Wait(key, WaitKind(kind), node, _instant(since), _instant(due) if due else None, signal)
+            for key, kind, node, since, due, signal, fired in waits
+            if not fired
         ),
-        ready=sum(a["decided"] for a in asks) + sum(w["fired"] for w in waits),
+        ready=sum(ask[-1] for ask in asks) + sum(wait[-1] for wait in waits),
     )
+    return asked, row["now"]
+
+
+_instant: Final = datetime.fromisoformat
 
 
 async def worker_alive(conn: AsyncConnection[Any], run: Run) -> bool:

@@ -51,8 +51,8 @@ class Stage:
         """The run's derived status, now."""
         async with self.control.transaction() as conn:
             run = await runs.read_run(conn, self.control.tenant, run_id)
-            facts = await self.control.facts(conn, run)
-            return derive(facts, now=await runs.now(conn), stall_after=self.control.stall_after)
+            facts, at = await self.control.look(conn, run)
+            return derive(facts, now=at, stall_after=self.control.stall_after)
 
     async def until(self, run_id: UUID, *words: str, timeout_s: float = 15) -> RunStatus:
         """Wait until the derived status is one of these words. Fails with what it is instead, and why."""

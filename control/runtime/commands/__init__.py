@@ -52,16 +52,21 @@ class Control:
         """A transition that this verb makes, if the run's state allows it. Raises `no-such-run`, `verb-not-legal`."""
         async with self.transaction() as conn:
             run = await runs.lock_run(conn, self.tenant, run_id)
-            change = Change(self, conn, run, await runs.now(conn), await self.facts(conn, run))
+            facts, at = await self.look(conn, run)
+            change = Change(self, conn, run, at, facts)
             require(verb, change.status.word, change.facts)
             if run.worker_id is not None and verb in _ALONE:
                 raise VERB_NOT_LEGAL.because("Its worker was lost a moment ago, and a peer is about to take it over.")
             yield change
 
-    async def facts(self, conn: Connection, run: Run) -> Facts:
-        asked = await runs.questions(conn, run)
+    async def look(self, conn: Connection, run: Run) -> tuple[Facts, datetime]:
+        """The run's facts, and what time it is."""
+        asked, at = await runs.standing(conn, run)
         alive = run.worker_id is None or await runs.worker_alive(conn, run)
-        return runs.facts_of(run, asked, crash_limit=self.crash_limit, alive=alive)
+        return runs.facts_of(run, asked, crash_limit=self.crash_limit, alive=alive), at
+
+    async def facts(self, conn: Connection, run: Run) -> Facts:
+        return (await self.look(conn, run))[0]
 
 
 @dataclass(slots=True)

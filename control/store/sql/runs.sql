@@ -1,6 +1,13 @@
+-- :name begin
+-- Begin a transaction in one message: it acts as a role, for one tenant; nothing else is visible to it. Compiling short
+-- queries costs more than it saves.
+-- locks: none
+begin;
+select set_config('role', %(role)s, true), set_config('control.tenant', %(tenant)s, true),
+       set_config('control.tenants', %(tenant)s, true), set_config('jit', 'off', true);
+
 -- :name scope
--- Who this transaction acts as, and for which tenant: nothing else is visible to it. Compiling short queries costs more
--- than it saves.
+-- As `begin`, in a transaction that has begun.
 -- locks: none
 select set_config('role', %(role)s, true), set_config('control.tenant', %(tenant)s, true),
        set_config('control.tenants', %(tenant)s, true), set_config('jit', 'off', true);
@@ -66,19 +73,18 @@ order by created_at desc limit 2;
 -- locks: none
 select * from control.run where tenant = %(tenant)s and thread_id = %(thread_id)s and closed_at is null;
 
--- :name asks
--- The questions of a run that nobody has answered, and how many answers no attempt has delivered.
+-- :name standing
+-- What time it is, and what of a run's questions and waits no attempt has delivered: the last of each says whether it is
+-- answered or fired.
 -- locks: none
-select interrupt_id, kind, title, node, opened_at, expires_at, decision is not null as decided
-from control.approval
-where tenant = %(tenant)s and run_id = %(run_id)s and delivered_at is null and decision is distinct from 'superseded';
-
--- :name waits
--- The timers and signals of a run that no attempt has delivered.
--- locks: none
-select interrupt_id, kind, node, opened_at, due_at, signal, fired_at is not null as fired
-from control.wait
-where tenant = %(tenant)s and run_id = %(run_id)s and delivered_at is null and withdrawn_at is null;
+select control.clock() as now,
+       (select jsonb_agg(jsonb_build_array(interrupt_id, kind, title, node, opened_at, expires_at, decision is not null))
+        from control.approval
+        where tenant = %(tenant)s and run_id = %(run_id)s and delivered_at is null
+          and decision is distinct from 'superseded') as asks,
+       (select jsonb_agg(jsonb_build_array(interrupt_id, kind, node, opened_at, due_at, signal, fired_at is not null))
+        from control.wait
+        where tenant = %(tenant)s and run_id = %(run_id)s and delivered_at is null and withdrawn_at is null) as waits;
 
 -- :name worker_alive
 -- Whether the process that holds a claim still holds its lease and its session lock; or, where the server restarted and
