@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphDrained
+from langgraph.graph.state import CompiledStateGraph
 from langgraph.pregel import Pregel
 from langgraph.runtime import RunControl
 from langgraph.types import Command
@@ -98,6 +99,7 @@ class Attempt:
             cheap=self.workflow.cheap,
             on_lost=self._lost,
             input_kept=True,
+            plain=isinstance(self.workflow.graph, CompiledStateGraph),
             untouched=self.claimed.epoch == 1 and self.claimed.fresh_thread,
         )
 
@@ -116,7 +118,7 @@ class Attempt:
         moved.
         """
         self.ending = True
-        if self.tenure.unwritten or self.tenure.asked:
+        if self.tenure.asked:
             return False
         try:
             await self._write(finished(self.claimed, self.tenure.shortfalls), set())

@@ -43,6 +43,7 @@ RUN_MOVED: Final = Problem(
 _SQL: Final = read("flush")
 _FLUSH: Final = numbered(_SQL["flush"])
 _RETRY_S: Final = (0.02, 0.05, 0.1, 0.2, 0.4)  # then the last one again, until the patience ends
+_LINGER_S: Final = 0.01  # how long a write in no hurry waits for company
 _BUSY_S: Final = 0.005  # before a flush that found every one of its runs locked is tried again
 _log: Final = logging.getLogger(__name__)
 
@@ -94,12 +95,19 @@ class Flusher:
         await self.enqueue(item)
         return await item.written
 
-    async def enqueue(self, item: Item) -> None:
-        """Queue the item; `item.written` tells what became of it. Waits only while the queue is full."""
+    async def enqueue(self, item: Item, *, linger: bool = False) -> None:
+        """Queue the item; `item.written` tells what became of it. Waits only while the queue is full.
+
+        With `linger` the item is in no hurry: it goes with the next flush, which comes in a moment even if no other
+        write asks for one.
+        """
         await self._room.acquire()
         self._queue.append(item)
         self._drained.clear()
-        self._filled.set()
+        if linger:
+            asyncio.get_running_loop().call_later(_LINGER_S, self._filled.set)
+        else:
+            self._filled.set()
 
     async def _run(self) -> None:
         while True:

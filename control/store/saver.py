@@ -54,6 +54,7 @@ _HANDLED: Final = "__error_source_node__"
 _NO_OUTPUT: Final = frozenset({ERROR, _HANDLED, INTERRUPT, *WRITES_IDX_MAP})
 _FOUND_BY: Final = frozenset({"source", "step", "parents", "run_id", "thread_id", "tenant", "epoch", "graph_digest"})
 _INLINE: Final = (str, int, float, bool, type(None))
+_SCHEDULES: Final = ("branch:to:", "join:", "__pregel_tasks", "__start__")  # a StateGraph's channels of that kind
 _LONG: Final = 1000  # characters
 
 
@@ -143,7 +144,7 @@ class ControlSaver(ThreadOps):
         early = False
         if ns == "":
             step, ran = metadata.get("step", -1), tenure.took_step()
-            early = tenure.cheap.issuperset(ran) if ran else step <= 0 and tenure.input_kept
+            early = _may_lag(tenure, checkpoint, step=step, ran=ran)
             item.head, item.parts = (checkpoint["id"], step), tenure.parts
             entry = {"checkpoint_id": checkpoint["id"], "step": step, "source": metadata.get("source"), "nodes": ran}
             item.entries.append(("stepped", tenure.actor, entry))
@@ -174,7 +175,9 @@ class ControlSaver(ThreadOps):
         for channel, value in writes:
             if channel == INTERRUPT:
                 self._ask(tenure, item, value, node=ns.partition(":")[0] or tenure.node(task_id, task_path))
-        await self._write(tenure, item)
+        # LangGraph goes on when a step's checkpoint is durable, and that commits behind the writes queued before it.
+        output = not any(channel in _NO_OUTPUT for channel, _ in writes)
+        await self._write(tenure, item, acknowledge_early=output and tenure.input_kept)
 
     def _note(self, tenure: Tenure, item: Item, writes: Sequence[tuple[str, Any]], *, node: str) -> None:
         """What a root task's writes mean for its run: a failure, or a handler that stands in for it."""
@@ -212,7 +215,7 @@ class ControlSaver(ThreadOps):
     async def _write(self, tenure: Tenure, item: Item, *, acknowledge_early: bool = False) -> None:
         try:
             if acknowledge_early:
-                await self._flusher.enqueue(item)
+                await self._flusher.enqueue(item, linger=True)
                 tenure.unwritten.add(item.written)
                 item.written.add_done_callback(lambda written: _acknowledged(tenure, written))
             else:
@@ -292,6 +295,18 @@ class ControlSaver(ThreadOps):
             parent_config={"configurable": {**configurable, "checkpoint_id": parent}} if parent else None,
             pending_writes=self._load_writes(value["pending_writes"]),
         )
+
+
+def _may_lag(tenure: Tenure, checkpoint: Checkpoint, *, step: int, ran: list[str]) -> bool:
+    """Whether nothing that follows rests on a root checkpoint being durable.
+
+    So it is before the first node, since the run's input is stored; after a step that is cheap to do again; and at the
+    end, where what follows is the attempt's ending, which commits with it or behind it.
+    """
+    if not ran:
+        return step <= 0 and tenure.input_kept
+    scheduled = any(channel.startswith(_SCHEDULES) for channel in checkpoint["channel_values"])
+    return tenure.cheap.issuperset(ran) or (tenure.input_kept and tenure.plain and not scheduled)
 
 
 def _opened(asked: Question | Suspension, tenure: Tenure, node: str) -> tuple[str, str, dict[str, Any]]:
