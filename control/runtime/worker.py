@@ -34,6 +34,7 @@ from control.store.runs import ORDERS, WORK
 from control.store.session import Session
 
 _READOPT_S: Final = 5.0
+_LAST_WAIT_S: Final = 5.0
 UNHEARD: Final = "its worker never heard of the claim"
 _log: Final = logging.getLogger(__name__)
 
@@ -77,6 +78,9 @@ class Worker:
         self._holdings = Holdings(self.worker_id, list(workflows), [w.digest for w in workflows.values()])
         self._claims_known = asyncio.Lock()  # held from the claim to its attempts, so that none looks forgotten
         self._giving_up: asyncio.TimerHandle | None = None
+        self._lost_at: float | None = None
+        self._back_at: float | None = None
+        self._failover_wait = timedelta(seconds=pace.failover_wait_s)
         self._never = asyncio.Event()
         self.swept = asyncio.Event()
 
@@ -137,8 +141,8 @@ class Worker:
                 wake.clear()
 
     async def _claim(self) -> None:
-        """Fill the free slots."""
-        while not self._draining.is_set() and (free := self._pace.slots - self.busy) > 0:
+        """Fill the free slots. A worker that shows no sign of life takes nothing: it would be taken away again."""
+        while self._lost_at is None and not self._draining.is_set() and (free := self._pace.slots - self.busy) > 0:
             async with self._claims_known:
                 claimed = await self._claiming.claim(self._holdings, free=free)
                 for run in claimed:
@@ -165,10 +169,11 @@ class Worker:
 
     async def _sweep(self) -> None:
         """Take runs from the dead, and wake those whose time has come."""
-        for orphan in await self._sweeping.orphans(grace=timedelta(seconds=self._pace.failover_wait_s)):
-            if await self._recovery.take_over(orphan):
-                _log.warning("run %s taken over: %s", orphan.run_id, orphan.why)
-                self._work.set()
+        if self._may_judge():
+            for orphan in await self._sweeping.orphans(self.worker_id, grace=self._failover_wait):
+                if await self._recovery.take_over(orphan):
+                    _log.warning("run %s taken over: %s", orphan.run_id, orphan.why)
+                    self._work.set()
         for tenant, run_id in await self._sweeping.due():
             if await self._recovery.wake(tenant, run_id):
                 self._work.set()
@@ -176,13 +181,12 @@ class Worker:
 
     async def _readopt(self) -> None:
         """Unblock the runs that fit a version held here: their own again, or another that goes on from their head."""
-        for blocked in await self._adopting.unfit(self._holdings.workflows):
+        for blocked in await self._adopting.unfit(self._holdings.workflows, known=self._misfits):
             workflow = self._workflows[blocked.workflow]
             if blocked.graph_digest != workflow.digest:
-                if blocked.run_id in self._misfits:
-                    continue
-                self._misfits.add(blocked.run_id)
-                if await misfit(workflow.under(self._tools.saver), await self._tools.head(blocked.thread_id)):
+                head = await self._tools.head(blocked.thread_id)
+                if await misfit(workflow.under(self._tools.saver), head):
+                    self._misfits.add(blocked.run_id)
                     continue
             await self._recovery.readopt(blocked.tenant, blocked.run_id, workflow.digest)
 
@@ -224,7 +228,8 @@ class Worker:
     async def _leave(self, loops: list[asyncio.Task[None]]) -> None:
         for task in (*loops, *self._running):
             task.cancel()
-        await asyncio.gather(*loops, *self._running, return_exceptions=True)
+        if left := [*loops, *self._running]:
+            await asyncio.wait(left, timeout=_LAST_WAIT_S)  # a node may refuse to be cancelled
         with ThreadPoolExecutor(1) as own:  # the loop's pool may be full of nodes that hang
             await asyncio.wrap_future(own.submit(self._session.stop))
         for desk in (self._claiming, self._sweeping, self._obeying, self._adopting):
@@ -243,7 +248,15 @@ class Worker:
         """From the session's thread. What the peers have taken meanwhile shows when the claims are compared."""
         self._loop.call_soon_threadsafe(self._back)
 
+    def _may_judge(self) -> bool:
+        """Whether a lock that is free means death. What took this worker's session, such as a restart of the server,
+        may have taken its peers' as well: they have as long to come back as it gives itself.
+        """
+        waits = self._pace.failover_wait_s
+        return self._lost_at is None and (self._back_at is None or self._loop.time() > self._back_at + waits)
+
     def _expect_back(self) -> None:
+        self._lost_at = self._loop.time()
         if self._giving_up is None:
             self._giving_up = self._loop.call_later(self._pace.failover_wait_s, self._give_up)
 
@@ -251,6 +264,7 @@ class Worker:
         if self._giving_up is not None:
             self._giving_up.cancel()
             self._giving_up = None
+        self._lost_at, self._back_at = None, self._loop.time()
         self._orders.set()
 
     def _give_up(self) -> None:

@@ -76,14 +76,12 @@ def ask(
     *,
     answer: type[A],
     evidence: Sequence[Mapping[str, Any]] = (),
-    expires_in: timedelta | None = None,
 ) -> A:
     """Ask a person for something the run needs (not for permission) and return it as an `answer`."""
     value = {
         "type": "control.question",
         "title": question,
         "evidence": [dict(item) for item in evidence],
-        "expires_in_s": _seconds(expires_in),
     }
     given: Any = interrupt(value, response_schema=_reply(answer))
     typed: A = given.answer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -120,9 +120,10 @@ class Claims:
         }
         return await self._rows(Claimed, "claim", **params)
 
-    async def orphans(self, *, grace: timedelta) -> list[Orphan]:
-        """Claims whose holder is gone. `grace`: how long workers may take to come back after the server restarted."""
-        return await self._rows(Orphan, "lost", **{"class": LOCK_CLASS, "grace": grace, "limit": _SWEEP})
+    async def orphans(self, worker_id: UUID, *, grace: timedelta) -> list[Orphan]:
+        """Claims of others whose holder is gone. `grace`: for workers to come back after the server restarted."""
+        params = {"class": LOCK_CLASS, "grace": grace, "limit": _SWEEP, "worker_id": worker_id}
+        return await self._rows(Orphan, "lost", **params)
 
     async def mine(self, worker_id: UUID) -> list[Mine]:
         """The claims of this worker, with the orders that stand against them."""
@@ -132,9 +133,9 @@ class Claims:
         """Idle runs with something to wake for."""
         return await self._rows(Named, "due", limit=_SWEEP)
 
-    async def unfit(self, workflows: Sequence[str]) -> list[Unfit]:
-        """Runs of these workflows that are blocked for want of a version that fits."""
-        return await self._rows(Unfit, "readopt", workflows=list(workflows), limit=_SWEEP)
+    async def unfit(self, workflows: Sequence[str], *, known: Collection[UUID]) -> list[Unfit]:
+        """Runs of these workflows, but for the `known`, that are blocked for want of a version that fits."""
+        return await self._rows(Unfit, "readopt", workflows=list(workflows), known=list(known), limit=_SWEEP)
 
     async def advertise(self, holdings: Holdings, *, draining: bool) -> None:
         """Say which versions this worker holds, and whether it still takes work."""

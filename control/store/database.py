@@ -33,7 +33,7 @@ POOLER: Final = Problem(
     title="The database address leads to a connection pooler",
     next_step="Set DATABASE_DIRECT_URL to the server's own address; locks and notifications need a session there.",
 )
-_SQL: Final = read("runs")
+_BEGIN: Final = "begin; " + read("runs")["scope"]
 _SCHEMA: Final = read("schema")
 _SESSION_OPTIONS: Final = (
     "-c plan_cache_mode=force_generic_plan -c jit=off"  # short statements, always the same
@@ -74,8 +74,10 @@ class Database:
 
     def __init__(self, address: Address, *, size: int = 8) -> None:
         self.address = address
-        self._commands = _pool(address.scoped("control_command"), size)
-        self._flushes = _pool(address.scoped("control_flush"), size) if address.login else self._commands
+        pooled = address.main != address.direct  # a transaction pooler does not keep prepared statements
+        self._commands = _pool(address.scoped("control_command"), size, prepare=not pooled)
+        scoped = address.scoped("control_flush")
+        self._flushes = _pool(scoped, size, prepare=not pooled) if address.login else self._commands
         self.reader = _pool(address.session("control_flush"), size)
 
     async def open(self) -> None:
@@ -134,7 +136,7 @@ async def _check_schema(conn: AsyncConnection[Any]) -> None:
 @asynccontextmanager
 async def _transaction(conn: AsyncConnection[Any], scope: dict[str, str]) -> AsyncIterator[None]:
     """As `conn.transaction()`, but it begins and is scoped in one message to the server."""
-    await AsyncClientCursor(conn).execute(_SQL["begin"], scope)
+    await AsyncClientCursor(conn).execute(_BEGIN, scope)
     try:
         yield
     except BaseException:
@@ -143,7 +145,8 @@ async def _transaction(conn: AsyncConnection[Any], scope: dict[str, str]) -> Asy
     await conn.commit()
 
 
-def _pool(conninfo: str, size: int) -> AsyncConnectionPool[AsyncConnection[Any]]:
+def _pool(conninfo: str, size: int, *, prepare: bool = True) -> AsyncConnectionPool[AsyncConnection[Any]]:
+    threshold = 0 if prepare else None
     return AsyncConnectionPool(
         conninfo,
         min_size=1,
@@ -151,7 +154,7 @@ def _pool(conninfo: str, size: int) -> AsyncConnectionPool[AsyncConnection[Any]]
         open=False,
         timeout=10,
         configure=_configure,
-        kwargs={"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row},
+        kwargs={"autocommit": True, "prepare_threshold": threshold, "row_factory": dict_row},
     )
 
 

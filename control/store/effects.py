@@ -11,7 +11,9 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from langchain_core.runnables import RunnableConfig
+from langgraph._internal._constants import CONFIG_KEY_TASK_ID
 
+from control.core.problem import Problem
 from control.sdk.ports import Begun, How, Kind
 from control.store.item import EffectRow, Item
 from control.store.sql import read
@@ -20,6 +22,13 @@ from control.store.tenure import Tenure
 if TYPE_CHECKING:
     from control.store.flush import Flusher
     from control.store.saver import ControlSaver
+
+KEY_IN_USE: Final = Problem(
+    code="effect-key-in-use",
+    status=409,
+    title="Two nodes that run at once use one effect key",
+    next_step="Give each effect a key of its own, or let one node run after the other.",
+)
 
 _SQL: Final = read("effects")
 _TENANTS: Final = read("flush")["tenants"]
@@ -37,10 +46,13 @@ class Effects:
 
     async def begin(self, config: RunnableConfig, *, key: str, name: str, kind: Kind, again: bool = False) -> Begun:
         """Record the intent, or say what is known; see `control.sdk.ports.Begun`. Raises `claim-lost`."""
-        tenure = await self._saver.tenure(config)
+        tenure, task = await self._saver.tenure(config), str(config["configurable"].get(CONFIG_KEY_TASK_ID))
+        if tenure.calling.setdefault(key, task) != task:
+            raise KEY_IN_USE.because(f"{key!r} is being called by another node at this moment.", key=key)
         known = await self._read(tenure, key)
         outside = f"{tenure.fence.run_id}/{key}"
         if known and known["state"] == "done":
+            tenure.calling.pop(key, None)
             outcome = self._saver.serde.loads_typed((known["outcome_type"], known["outcome"]))
             return Begun("done", outcome, outside, known["calls"])
         if known and known["state"] == "began" and not again:
@@ -69,6 +81,7 @@ class Effects:
             tenure,
             EffectRow(key, known["name"], known["kind"], state, known["calls"], kept[0], kept[1], how, safe_error),
         )
+        tenure.calling.pop(key, None)
 
     async def _write(self, tenure: Tenure, row: EffectRow) -> None:
         body: dict[str, Any] = {"key": row.key, "name": row.name, "kind": row.kind}

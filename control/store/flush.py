@@ -25,7 +25,7 @@ import psycopg
 
 from control.core.problem import Problem
 from control.store.errors import DATABASE_AWAY, NOT_STORABLE, lost, refusal, told
-from control.store.item import Batch, Item
+from control.store.item import Batch, Fence, Item
 from control.store.sql import numbered, read
 
 CLAIM_LOST: Final = Problem(
@@ -69,7 +69,8 @@ class Flusher:
         self._conn: psycopg.AsyncConnection[Any] | None = None
         self._tenants: list[str] | None = None
         self._task: asyncio.Task[None] | None = None
-        self._busy = False
+        self._locked: set[Fence] = set()
+        self._away = False
         self._numbers = itertools.count(1)
         self.flushes = 0
 
@@ -115,13 +116,21 @@ class Flusher:
             await asyncio.sleep(0)  # the rest of this step's writes are a turn of the loop away
             if batch := self._take():
                 await self._flush(batch)
-                await asyncio.sleep(_BUSY_S if self._busy else 0)
+            else:
+                await asyncio.sleep(_BUSY_S)  # all that is queued waits for locks
             if not self._queue:
                 self._filled.clear()
                 self._drained.set()
 
     def _take(self) -> list[Item]:
-        return [self._queue.popleft() for _ in range(min(self._batch_limit, len(self._queue)))]
+        """The oldest items, but none of a run that was found locked a moment ago: its neighbours go first."""
+        taken: list[Item] = []
+        left: deque[Item] = deque()
+        for item in self._queue:
+            fits = len(taken) < self._batch_limit and item.fence not in self._locked
+            (taken if fits else left).append(item)
+        self._queue, self._locked = left, set()
+        return taken
 
     async def _flush(self, items: list[Item]) -> None:
         try:
@@ -135,10 +144,15 @@ class Flusher:
         """A value was refused, and with it the whole statement: find it by writing each run alone, then each item."""
         groups = Batch.of(items).groups
         if isinstance(error, psycopg.Error) and lost(error):
+            self._away = True
             self._fail(items, self._told(error))
         elif len(groups) > 1:
+            self._away = False
             for group in groups.values():
-                await self._flush(group)
+                if self._away:  # one run's patience was long enough for all
+                    self._fail(group, self._told(error))
+                else:
+                    await self._flush(group)
         elif len(items) > 1:
             await self._one_by_one(items)
         else:
@@ -172,13 +186,15 @@ class Flusher:
                         [item],
                         DATABASE_AWAY.because("It was lost during this write, and does not say what became of it."),
                     )
+                case "moved" if item.ending is None:
+                    busy.append(item)  # only the ending was decided on facts that moved; this goes without it
                 case "moved":
                     self._fail([item], RUN_MOVED.because("A command came between."))
                 case _:
                     epoch = f"Epoch {item.fence.epoch} was replaced or ended."
                     self._fail([item], CLAIM_LOST.because(epoch, run=str(item.fence.run_id)))
         self._queue.extendleft(reversed(busy))
-        self._busy = len(busy) == len(items)
+        self._locked = {item.fence for item in busy}
         return len(busy)
 
     def _told(self, error: Exception) -> Exception:

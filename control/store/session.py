@@ -117,11 +117,11 @@ class Session:
     def _attend(self) -> None:
         """Pass notifications on and renew the lease, until told to stop or the connection breaks."""
         assert self._conn is not None
-        renewed_at = time.monotonic()
+        renewed_at, every_s = time.monotonic(), self.lease.total_seconds() / _RENEWALS
         while not self._stopping.is_set():
-            for notice in self._conn.notifies(timeout=_LISTEN_S, stop_after=1):
+            for notice in self._conn.notifies(timeout=min(_LISTEN_S, every_s / 2), stop_after=1):
                 self.on_notify(notice.channel, notice.payload)
-            if time.monotonic() - renewed_at > self.lease.total_seconds() / _RENEWALS:
+            if time.monotonic() - renewed_at > every_s:
                 self._renew(self._conn)
                 renewed_at = time.monotonic()
 

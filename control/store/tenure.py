@@ -23,8 +23,9 @@ class Tenure:
     task made by `Send` does not tell. on_lost: called once, when a write finds that the claim is gone. unwritten:
     writes acknowledged early; `broken` is why one of them failed. shortfalls: parts for which a handler stood in.
     untouched: the thread was made with the run, and nothing has been read from or written to it yet. input_kept: the
-    run's input is stored with it, so that the checkpoints before its first node need not be waited for. plain: the graph is a StateGraph, whose channels tell what is scheduled. apart: the
-    version of each long text, by namespace and channel, that has a row of its own.
+    run's input is stored with it, so that the checkpoints before its first node need not be waited for. plain: the
+    graph is a StateGraph, whose channels tell what is scheduled. calling: the task that is making each effect at this
+    moment. apart: the version of each long text, by namespace and channel, that has a row of its own.
     """
 
     fence: Fence
@@ -42,6 +43,7 @@ class Tenure:
     untouched: bool = False
     input_kept: bool = False
     plain: bool = False
+    calling: dict[str, str] = field(default_factory=dict)
     apart: dict[tuple[str, str], str] = field(default_factory=dict)
     implicit: bool = False
 

@@ -99,7 +99,8 @@ class ThreadOps(AsyncPostgresSaver):
             await conn.execute(_SQL["delete_unread"], {"threads": threads})
 
     async def _copy(self, source: str, target: str) -> None:
-        async with self._writers.idle([source, target], ended=False) as conn:
+        idle = self._writers.idle
+        async with idle([source], ended=False), idle([target], ended=True) as conn:
             try:
                 await conn.execute(_SQL["copy"], {"source": source, "target": target})
             except psycopg.errors.UniqueViolation as error:

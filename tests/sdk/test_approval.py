@@ -133,7 +133,6 @@ def test_a_question_for_information_returns_the_model() -> None:
         "type": "control.question",
         "title": "Which rate?",
         "evidence": [{"page": 1}],
-        "expires_in_s": None,
     }
     assert question.response_schema["required"] == ["answer"]
     with pytest.raises(ValidationError):

@@ -16,6 +16,7 @@ from uuid import UUID
 
 from control.core.facts import Facts
 from control.core.lifecycle import VERB_NOT_LEGAL, Verb, require
+from control.core.problem import Problem
 from control.core.run_status import RunStatus, derive
 from control.store import runs
 from control.store.database import Connection, Database
@@ -25,6 +26,12 @@ from control.store.serde import StrictSerializer
 if TYPE_CHECKING:  # a command that starts no run needs no workflow, nor the LangGraph runtime that loads one
     from control.runtime.workflows import Workflow
 
+INPUT_TOO_LARGE: Final = Problem(
+    code="input-too-large",
+    status=413,
+    title="The input or answer is larger than this installation takes",
+    next_step="Store the document elsewhere and pass a reference to it, or raise CONTROL_INPUT_LIMIT_MB.",
+)
 _ALONE: Final = frozenset({Verb.RETRY, Verb.REWIND})
 """Verbs that need a run which nobody holds, not even a worker that seems to be gone: it may come back and write."""
 
@@ -89,3 +96,9 @@ class Change:
         if after.worker_id is not None:
             await runs.announce(self.conn, runs.ORDERS, str(after.run_id))
         return after
+
+
+def check_size(control: Control, size: int) -> None:
+    """Refuse an input or an answer of too many bytes. Raises `input-too-large`."""
+    if size > control.input_limit:
+        raise INPUT_TOO_LARGE.because(f"{size:,} bytes; {control.input_limit:,} are allowed.", bytes=size)

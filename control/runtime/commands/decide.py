@@ -17,7 +17,7 @@ from jsonschema.exceptions import best_match
 from control.core.answer import Word, resume_value
 from control.core.lifecycle import VERB_NOT_LEGAL, Verb
 from control.core.problem import Problem, Refusal
-from control.runtime.commands import Change, Control
+from control.runtime.commands import Change, Control, check_size
 from control.store import questions, runs
 from control.store.questions import Approval
 from control.store.runs import Run
@@ -33,6 +33,12 @@ ALREADY_DECIDED: Final = Problem(
     status=409,
     title="The question has been decided",
     next_step="Read the run again; a decision is made once.",
+)
+ANSWER_LATE: Final = Problem(
+    code="answer-late",
+    status=409,
+    title="The time to decide is over",
+    next_step="Silence counts as a no, which the next worker records; restart the run to ask again.",
 )
 WHICH_QUESTION: Final = Problem(
     code="which-question",
@@ -70,10 +76,13 @@ async def _decide(
 ) -> Run:
     async with control.changing(run_id, _VERB[word]) as change:
         question = await _meant(change, word, interrupt_id)
+        if question.expires_at is not None and question.expires_at <= change.at:
+            raise ANSWER_LATE.because(f"Its time ended at {question.expires_at:%Y-%m-%d %H:%M:%S} UTC.")
         packet = json.loads(question.packet)
         value = resume_value(packet, word, answer, note=note, by=control.by, at=change.at)
         _check(question, value)
         text = control.serde.redact_json(json.dumps(value, ensure_ascii=False))
+        check_size(control, len(text.encode()))
         await questions.decide(
             change.conn,
             change.run,

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 from uuid import UUID, uuid4
 
-from control.core.problem import Problem
-from control.runtime.commands import Control
+from control.runtime.commands import Control, check_size
 from control.runtime.workflows import pick
 from control.store import runs
 from control.store.runs import Run
-
-INPUT_TOO_LARGE: Final = Problem(
-    code="input-too-large",
-    status=413,
-    title="The input is larger than this installation takes",
-    next_step="Store the document elsewhere and pass a reference to it, or raise CONTROL_INPUT_LIMIT_MB.",
-)
 
 
 async def start(
@@ -39,8 +31,7 @@ async def start(
     """
     described = pick(control.workflows, workflow)
     kind, data = control.serde.dumps_typed(described.check_input(value))
-    if len(data) > control.input_limit:
-        raise INPUT_TOO_LARGE.because(f"{len(data):,} bytes; {control.input_limit:,} are allowed.", bytes=len(data))
+    check_size(control, len(data))
     run_id = run_id or uuid4()
     async with control.transaction() as conn:
         at = await runs.now(conn)

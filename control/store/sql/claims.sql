@@ -111,7 +111,7 @@ select r.tenant, r.run_id, r.epoch, r.worker_id,
             then 'its lease ran out' else 'its session is gone' end as why,
        w.ended_at is null as crashed
 from control.run r left join control.worker w on w.worker_id = r.worker_id
-where r.worker_id is not null
+where r.worker_id <> %(worker_id)s
   and (w.worker_id is null or w.lease_until < clock_timestamp()
        or (w.lock_id not in (select lock_id from living)
            and (w.server_start_at = pg_postmaster_start_time()
@@ -135,7 +135,7 @@ returning run_id;
 -- Runs that were blocked for want of a version that fits, of workflows that this worker holds.
 -- locks: none
 select tenant, run_id, thread_id, workflow, graph_digest from control.run
-where fit = 'changed' and closed_at is null and workflow = any (%(workflows)s)
+where fit = 'changed' and closed_at is null and workflow = any (%(workflows)s) and run_id <> all (%(known)s::uuid[])
 limit %(limit)s;
 
 -- :name workers

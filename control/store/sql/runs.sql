@@ -1,13 +1,6 @@
--- :name begin
--- Begin a transaction in one message: it acts as a role, for one tenant; nothing else is visible to it. Compiling short
--- queries costs more than it saves.
--- locks: none
-begin;
-select set_config('role', %(role)s, true), set_config('control.tenant', %(tenant)s, true),
-       set_config('control.tenants', %(tenant)s, true), set_config('jit', 'off', true);
-
 -- :name scope
--- As `begin`, in a transaction that has begun.
+-- Who this transaction acts as, and for which tenant: nothing else is visible to it. Compiling short queries costs more
+-- than it saves.
 -- locks: none
 select set_config('role', %(role)s, true), set_config('control.tenant', %(tenant)s, true),
        set_config('control.tenants', %(tenant)s, true), set_config('jit', 'off', true);
