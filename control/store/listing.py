@@ -22,6 +22,12 @@ from control.store.sql import read
 
 _RUNS: Final = read("runs")
 _LISTING: Final = read("listing")
+_BY_CLOCK: Final = {
+    Status.WAITING: _LISTING["page_waiting"],
+    Status.QUEUED: _LISTING["page_queued"],
+    Status.RUNNING: _LISTING["page_running"],
+    Status.STALLED: _LISTING["page_stalled"],
+}
 _NEWEST: Final = (datetime.max.replace(tzinfo=UTC), UUID(int=2**128 - 1))
 
 
@@ -63,18 +69,22 @@ class Waiting:
 
 
 async def page(
-    conn: AsyncConnection[Any], tenant: str, *, limit: int, stall_after: timedelta, status: Status | None = None
+    conn: AsyncConnection[Any],
+    tenant: str,
+    *,
+    limit: int,
+    stall_after: timedelta,
+    status: Status | None = None,
+    before: tuple[datetime, UUID] = _NEWEST,
 ) -> list[Listed]:
-    """The newest runs; with `status`, the newest that have it now, whatever their row says."""
-    before_at, before_id = _NEWEST
-    params = {
-        "tenant": tenant, "limit": limit, "stall_after": stall_after, "before_at": before_at, "before_id": before_id,
-    }
+    """The newest runs before a key (`created_at` and id of the last one seen); with `status`, those that have it now.
+
+    Four words depend on the clock as well as on the row, and have a query each.
+    """
+    params = {"tenant": tenant, "limit": limit, "stall_after": stall_after, "status": str(status)}
+    query = _RUNS["page"] if status is None else _BY_CLOCK.get(status, _RUNS["page_by_status"])
     async with conn.cursor(row_factory=class_row(Listed)) as cursor:
-        if status is None:
-            return await (await cursor.execute(_RUNS["page"], params)).fetchall()
-        query = _LISTING["page_by_clock"] if status in _BY_CLOCK else _RUNS["page_by_status"]
-        return await (await cursor.execute(query, params | {"status": str(status)})).fetchall()
+        return await (await cursor.execute(query, params | {"before_at": before[0], "before_id": before[1]})).fetchall()
 
 
 async def inbox(conn: AsyncConnection[Any], tenant: str, *, limit: int) -> list[Waiting]:
@@ -99,6 +109,3 @@ async def effects(conn: AsyncConnection[Any], tenant: str, run_id: UUID) -> list
     async with conn.cursor(row_factory=dict_row) as cursor:
         params = {"tenant": tenant, "run_id": run_id}
         return await (await cursor.execute(read("effects")["of_run"], params)).fetchall()
-
-
-_BY_CLOCK: Final = frozenset({Status.RUNNING, Status.STALLED, Status.WAITING, Status.QUEUED})

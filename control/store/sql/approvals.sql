@@ -4,14 +4,6 @@
 select interrupt_id, checkpoint_id, node, kind, title, packet, packet_digest, schema, opened_at, expires_at
 from control.approval where tenant = %(tenant)s and run_id = %(run_id)s and decision is null order by opened_at, interrupt_id;
 
--- :name inbox
--- Every open question of the tenant, oldest first, after a key.
--- locks: none
-select run_id, interrupt_id, node, kind, title, packet, opened_at, expires_at
-from control.approval
-where tenant = %(tenant)s and decision is null and (opened_at, run_id) > (%(after_at)s, %(after_id)s)
-order by opened_at, run_id limit %(limit)s;
-
 -- :name read
 -- One question, decided or not.
 -- locks: none

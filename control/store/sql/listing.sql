@@ -1,24 +1,54 @@
--- :name page_by_clock
--- The newest runs whose status is this word now: running, stalled, waiting or queued, which pass into each other with time
--- and without a transaction. The stored words are the filter that an index serves.
+-- :name page_waiting
+-- A page of the runs that wait and whose time has not come, newest first, after a key.
 -- locks: none
-select * from (
+select r.tenant, r.run_id, r.thread_id, r.workflow, r.created_at, r.created_by, r.epoch, r.takeovers, r.parts,
+       r.parts_total, r.head_step, r.worker_id, r.status, r.since, r.due_at
+from control.run r
+where r.tenant = %(tenant)s and r.status = 'waiting' and (r.due_at is null or r.due_at > (select control.clock()))
+  and (r.created_at, r.run_id) < (%(before_at)s, %(before_id)s)
+order by r.created_at desc, r.run_id desc limit %(limit)s;
+
+-- :name page_queued
+-- A page of the runs that any worker may take, newest first, after a key: those stored so, and those that wait and whose
+-- time has come. The latter are few, since the sweep moves them on; found by their time, they are sorted here.
+-- locks: none
+with due as materialized (
     select r.tenant, r.run_id, r.thread_id, r.workflow, r.created_at, r.created_by, r.epoch, r.takeovers, r.parts,
            r.parts_total, r.head_step, r.worker_id,
-           case when r.status = 'running' and r.progress_at + %(stall_after)s <= control.clock() then 'stalled'
-                when r.status = 'waiting' and r.due_at <= control.clock() then 'queued' else r.status end as status,
-           case when r.status = 'running' and r.progress_at + %(stall_after)s <= control.clock()
-                     then r.progress_at + %(stall_after)s
-                when r.status = 'waiting' and r.due_at <= control.clock() then greatest(r.since, r.due_at)
-                else r.since end as since,
-           r.due_at
+           'queued' as status, greatest(r.since, r.due_at) as since, r.due_at
     from control.run r
-    where r.tenant = %(tenant)s
-      and r.status = any (case %(status)s when 'stalled' then array['running'] when 'queued' then array['queued', 'waiting']
-                          else array[%(status)s] end)
-) shown
-where status = %(status)s
-order by created_at desc, run_id desc limit %(limit)s;
+    where r.tenant = %(tenant)s and r.status = 'waiting' and r.worker_id is null
+      and r.due_at <= (select control.clock()) and (r.created_at, r.run_id) < (%(before_at)s, %(before_id)s)
+), stored as (
+    select r.tenant, r.run_id, r.thread_id, r.workflow, r.created_at, r.created_by, r.epoch, r.takeovers, r.parts,
+           r.parts_total, r.head_step, r.worker_id,
+           r.status, r.since, r.due_at
+    from control.run r
+    where r.tenant = %(tenant)s and r.status = 'queued' and (r.created_at, r.run_id) < (%(before_at)s, %(before_id)s)
+    order by r.created_at desc, r.run_id desc limit %(limit)s
+)
+select * from due union all select * from stored order by created_at desc, run_id desc limit %(limit)s;
+
+-- :name page_running
+-- A page of the runs that a worker holds and that move, newest first, after a key.
+-- locks: none
+select r.tenant, r.run_id, r.thread_id, r.workflow, r.created_at, r.created_by, r.epoch, r.takeovers, r.parts,
+       r.parts_total, r.head_step, r.worker_id, r.status, r.since, r.due_at
+from control.run r
+where r.tenant = %(tenant)s and r.status = 'running' and r.progress_at + %(stall_after)s > (select control.clock())
+  and (r.created_at, r.run_id) < (%(before_at)s, %(before_id)s)
+order by r.created_at desc, r.run_id desc limit %(limit)s;
+
+-- :name page_stalled
+-- A page of the runs that a worker holds and that have not moved for long, newest first, after a key.
+-- locks: none
+select r.tenant, r.run_id, r.thread_id, r.workflow, r.created_at, r.created_by, r.epoch, r.takeovers, r.parts,
+       r.parts_total, r.head_step, r.worker_id, 'stalled' as status,
+       r.progress_at + %(stall_after)s as since, r.due_at
+from control.run r
+where r.tenant = %(tenant)s and r.status = 'running' and r.progress_at + %(stall_after)s <= (select control.clock())
+  and (r.created_at, r.run_id) < (%(before_at)s, %(before_id)s)
+order by r.created_at desc, r.run_id desc limit %(limit)s;
 
 -- :name inbox
 -- The tenant's open questions, oldest first, each with the run that asks.

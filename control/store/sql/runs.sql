@@ -159,17 +159,10 @@ where r.tenant = %(tenant)s and (r.created_at, r.run_id) < (%(before_at)s, %(bef
 order by r.created_at desc, r.run_id desc limit %(limit)s;
 
 -- :name page_by_status
--- As `page`, of runs with one stored status word.
+-- As `page`, of runs with one status word that does not depend on the clock.
 -- locks: none
-select r.tenant, r.run_id, r.thread_id, r.workflow, r.created_at, r.created_by, r.epoch, r.takeovers, r.parts, r.parts_total,
-       r.head_step, r.worker_id,
-       case when r.status = 'running' and r.progress_at + %(stall_after)s <= control.clock() then 'stalled'
-            when r.status = 'waiting' and r.due_at <= control.clock() then 'queued' else r.status end as status,
-       case when r.status = 'running' and r.progress_at + %(stall_after)s <= control.clock()
-                 then r.progress_at + %(stall_after)s
-            when r.status = 'waiting' and r.due_at <= control.clock() then greatest(r.since, r.due_at)
-            else r.since end as since,
-       r.due_at
+select r.tenant, r.run_id, r.thread_id, r.workflow, r.created_at, r.created_by, r.epoch, r.takeovers, r.parts,
+       r.parts_total, r.head_step, r.worker_id, r.status, r.since, r.due_at
 from control.run r
 where r.tenant = %(tenant)s and r.status = %(status)s and (r.created_at, r.run_id) < (%(before_at)s, %(before_id)s)
 order by r.created_at desc, r.run_id desc limit %(limit)s;

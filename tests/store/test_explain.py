@@ -1,0 +1,178 @@
+"""Hot queries use their indexes: explained among 60,000 runs of 20 tenants, as the role that runs them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+
+from control.store.runs import LOCK_CLASS
+from control.store.sql import read
+from control.testing.database import Databases, as_role
+
+RUNS: Final = 60_000
+LAST: Final = UUID(int=2**128 - 1)
+MAKE: Final = """
+insert into control.thread (tenant, thread_id) select 'tenant-' || i %% 20, 'thread-' || i
+from generate_series(1, %(n)s) i;
+insert into control.run (tenant, run_id, thread_id, workflow, created_at, created_by, since, status, due_at, closed_at,
+                         worker_id, claimed_at, progress_at, fit)
+select 'tenant-' || i %% 20, gen_random_uuid(), 'thread-' || i, 'flow', at, 'ana', at, word,
+       case word when 'waiting' then now() + interval '1 day' * (1 + random()) end,
+       case when word in ('succeeded', 'failed') then at end,
+       case word when 'running' then gen_random_uuid() end, case word when 'running' then at end,
+       case word when 'running' then now() end, case when word = 'blocked' then 'changed' else 'fits' end
+from (select i, now() - interval '1 second' * i as at,
+             case when i %% 5000 = 0 then 'running' when i %% 4999 = 0 then 'blocked' when i %% 500 = 0 then 'queued'
+                  when i %% 3 = 0 then 'waiting' when i %% 7 = 0 then 'failed' else 'succeeded' end as word
+      from generate_series(1, %(n)s) i) drawn;
+insert into control.approval (tenant, run_id, interrupt_id, checkpoint_id, node, kind, title, packet, packet_digest,
+                              opened_at, decision)
+select tenant, run_id, 'i', 'c', 'n', 'approval', 't', '{}', '', created_at,
+       case when status <> 'queued' then 'approved' end from control.run;
+insert into control.worker (worker_id, kind, host, pid, lease_until, ended_at)
+select gen_random_uuid(), 'worker', 'h', i, now() - interval '1 day', now() from generate_series(1, 5000) i;
+"""
+
+Plan = dict[str, Any]
+PAGE: Final = {
+    "tenant": "tenant-7",
+    "before_at": datetime.now(UTC),
+    "before_id": LAST,
+    "limit": 50,
+    "stall_after": timedelta(minutes=2),
+}
+ONE: Final = {"tenant": "tenant-7", "run_id": uuid4()}
+
+
+@pytest.fixture(scope="module")
+def crowded(databases: Databases) -> Iterator[str]:
+    with databases.cloned() as conninfo:
+        with psycopg.connect(conninfo, autocommit=True) as conn:
+            for statement in MAKE.split(";\n"):
+                given = {"n": RUNS} if "%(n)s" in statement else None
+                conn.execute(psycopg.sql.SQL(statement), given)  # type: ignore[arg-type]  # it is the text above
+            conn.execute("vacuum analyze")
+        yield conninfo
+
+
+def explained(conninfo: str, role: str, query: str, params: dict[str, Any]) -> Plan:
+    """The plan as it ran, with its buffers."""
+    with psycopg.connect(as_role(conninfo, role), autocommit=True) as conn:
+        conn.execute("set plan_cache_mode = force_generic_plan; set jit = off")
+        conn.execute(
+            "select set_config('control.tenant', 'tenant-7', false), set_config('control.tenants', 'tenant-7', false)"
+        )
+        found = conn.execute(
+            psycopg.sql.SQL("explain (analyze, buffers, format json) {}").format(psycopg.sql.SQL(query)),
+            params,  # type: ignore[arg-type]  # it is a query of the store
+        ).fetchone()
+    assert found is not None
+    plan: Plan = found[0][0]["Plan"] if not isinstance(found[0], str) else json.loads(found[0])[0]["Plan"]
+    return plan
+
+
+def nodes(plan: Plan) -> Iterator[Plan]:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from nodes(child)
+
+
+def indexes(plan: Plan) -> set[str]:
+    return {node["Index Name"] for node in nodes(plan) if "Index Name" in node}
+
+
+def scanned(plan: Plan) -> set[str]:
+    """The tables read from end to end."""
+    return {node["Relation Name"] for node in nodes(plan) if node["Node Type"] == "Seq Scan"}
+
+
+CASES: Final[dict[str, tuple[str, str, str, dict[str, Any], str]]] = {
+    "a page": ("control_command", "runs", "page", PAGE, "run_listed"),
+    "a page of failed runs": (
+        "control_command",
+        "runs",
+        "page_by_status",
+        PAGE | {"status": "failed"},
+        "run_listed_by_status",
+    ),
+    "a page of waiting runs": ("control_command", "listing", "page_waiting", PAGE, "run_listed_by_status"),
+    "a page of queued runs": ("control_command", "listing", "page_queued", PAGE, "run_listed_by_status"),
+    "a page of running runs": ("control_command", "listing", "page_running", PAGE, "run_listed_by_status"),
+    "a page of stalled runs": ("control_command", "listing", "page_stalled", PAGE, "run_listed_by_status"),
+    "the inbox": ("control_command", "listing", "inbox", PAGE, "approval_open"),
+    "one run": ("control_command", "runs", "read", ONE, "run_pkey"),
+    "a run by its thread": (
+        "control_command",
+        "runs",
+        "find",
+        {"tenant": "tenant-7", "name": "thread-7", "first": UUID(int=0), "last": UUID(int=0)},
+        "run_on_thread",
+    ),
+    "the open run of a thread": (
+        "control_command",
+        "runs",
+        "open_on_thread",
+        {"tenant": "tenant-7", "thread_id": "thread-27"},
+        "run_open_on_thread",
+    ),
+    "what is due": ("control_claim", "claims", "due", {"limit": 200}, "run_due"),
+    "my claims": ("control_claim", "claims", "mine", {"worker_id": uuid4()}, "run_claimed"),
+    "claims of the dead": (
+        "control_claim",
+        "claims",
+        "lost",
+        {"class": LOCK_CLASS, "grace": timedelta(seconds=2), "limit": 200, "worker_id": uuid4()},
+        "run_claimed",
+    ),
+    "blocked runs": (
+        "control_claim",
+        "claims",
+        "readopt",
+        {"workflows": ["flow"], "known": [], "limit": 200},
+        "run_unfit",
+    ),
+    "a claim": (
+        "control_claim",
+        "claims",
+        "claim",
+        {
+            "worker_id": uuid4(),
+            "workflows": ["none"],
+            "digests": ["none:1"],
+            "free": 20,
+            "actor": "worker:x",
+            "class": LOCK_CLASS,
+        },
+        "run_claimable",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_hot_query_uses_its_index(crowded: str, case: str) -> None:
+    role, noun, name, params, index = CASES[case]
+    plan = explained(crowded, role, read(noun)[name], params)
+    assert index in indexes(plan), f"{indexes(plan)}"
+    assert not scanned(plan) & {"run", "approval", "ledger", "thread"}
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.startswith("a page")])
+def test_a_page_reads_few_buffers(crowded: str, case: str) -> None:
+    """50 rows of 3,000: a page that sorts or filters a tenant's runs reads thousands of buffers."""
+    role, noun, name, params, _ = CASES[case]
+    plan = explained(crowded, role, read(noun)[name], params)
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] <= 250
+
+
+def test_living_workers_are_found_among_many_dead(crowded: str) -> None:
+    with psycopg.connect(as_role(crowded, "control_claim"), autocommit=True) as conn:
+        rows = conn.execute(
+            "explain select digests from control.worker where ended_at is null and lease_until > clock_timestamp()"
+        ).fetchall()
+    assert any("worker_living" in line for (line,) in rows)
