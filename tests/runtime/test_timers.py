@@ -18,10 +18,10 @@ from control.runtime.commands.decide import decide
 from control.runtime.commands.pause import pause, resume
 from control.runtime.commands.signal import signal
 from control.runtime.commands.start import start
-from control.sdk import ask, wait_for
+from control.sdk import approval, wait_for
 from control.testing import clock
 from control.testing.stage import Stage, staged
-from tests.runtime.scenes import Amount, Cues, State, fan, graphs, playing, until
+from tests.runtime.scenes import Cues, State, fan, graphs, playing, until
 from tests.runtime.test_status_words import run_of
 from tests.runtime.test_verbs import said
 from tests.runtime.troupe import Troupe
@@ -185,11 +185,12 @@ async def test_a_start_is_put_off(database: str, cues: Cues) -> None:
         await stage.until(run_id, "succeeded")
 
 
-async def test_questions_past_their_expiry_do_not_starve_the_timers(database: str, cues: Cues) -> None:
-    """More of them than one sweep looks at, all older than the timer that is due."""
+async def test_approvals_past_their_expiry_do_not_starve_the_timers(database: str, cues: Cues) -> None:
+    """More of them than one sweep looks at, all older than the timer that is due. Nobody answered: each is a no."""
 
     async def node(_: State) -> dict[str, Any]:
-        return {"log": [ask("soon", answer=Amount, expires_in=timedelta(hours=1)).amount]}
+        said = approval("Soon?", action={}, on_yes="It acts.", on_no="Not.", expires_in=timedelta(hours=1))
+        return {"log": [said.approved]}
 
     graph = StateGraph(State)
     graph.add_node("node", node)
@@ -197,11 +198,14 @@ async def test_questions_past_their_expiry_do_not_starve_the_timers(database: st
     async with staged(database, {"asks": graph.compile(), **graphs("wait")}, worker_slots=50) as stage:
         asking = [(await run_of(stage, "asks", cues)) for _ in range(210)]
         for run_id in asking:
-            await stage.until(run_id, "awaiting_input")
+            await stage.until(run_id, "awaiting_approval")
         waiting = await run_of(stage, "wait", cues)
         await stage.until(waiting, "waiting")
         await clock.advance(database, TEN_DAYS)
         await stage.until(waiting, "succeeded")
+        for run_id in asking:
+            await stage.until(run_id, "succeeded")
+        assert {tuple(await said(stage, run_id)) for run_id in asking} == {(False,)}
         await swept(stage)
         with psycopg.connect(database) as conn:
             before = conn.execute("select run_id, version from control.run order by 1").fetchall()
