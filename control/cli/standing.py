@@ -54,9 +54,10 @@ async def standing(control: Control, run_id: UUID, *, close: bool = False) -> St
         run = await runs.read_run(conn, control.tenant, run_id)
         facts, at = await control.look(conn, run)
         status = derive(facts, now=at, stall_after=control.stall_after)
-        head = None if status.terminal else (await heads(conn, [run.thread_id]))[run.thread_id]
+        head = (await heads(conn, [run.thread_id]))[run.thread_id] if run.worker_id is not None else None
+        asking = (question.node for question in (*facts.asks, *facts.waits))
         return Standing(
-            run, facts, status, at, nodes=head.next if head and head.metadata.get("run_id") == str(run_id) else (),
+            run, facts, status, at, nodes=head.next if head else tuple(dict.fromkeys(asking)),
             questions=tuple(await questions.open_approvals(conn, run)) if close else (),
             effects=tuple(await listing.effects(conn, control.tenant, run_id)) if close else (),
         )

@@ -33,6 +33,7 @@ from control.store.flush import CLAIM_LOST
 from control.store.runs import ORDERS, WORK
 from control.store.session import Session
 
+_GATHER_S: Final = 0.003
 _READOPT_S: Final = 5.0
 _LAST_WAIT_S: Final = 5.0
 UNHEARD: Final = "its worker never heard of the claim"
@@ -142,6 +143,8 @@ class Worker:
 
     async def _claim(self) -> None:
         """Fill the free slots. A worker that shows no sign of life takes nothing: it would be taken away again."""
+        if self.busy:
+            await asyncio.sleep(_GATHER_S)  # runs end close to each other, and one claim fills all their slots
         while self._lost_at is None and not self._draining.is_set() and (free := self._pace.slots - self.busy) > 0:
             async with self._claims_known:
                 claimed = await self._claiming.claim(self._holdings, free=free)

@@ -87,7 +87,7 @@ class StrictSerializer(JsonPlusSerializer):
 
     def redact(self, value: Any) -> Any:
         """Plain data (as of JSON) with every secret in its texts and keys blanked; anything else in it stays."""
-        return self._redaction.value(value)
+        return self._redaction.value(value) if self._redaction else value
 
     def redact_json(self, text: str) -> str:
         """JSON text with every secret blanked in what it says, however it is escaped. Other text stays as it was."""
