@@ -55,7 +55,7 @@ async def standing(control: Control, run_id: UUID, *, close: bool = False) -> St
         facts, at = await control.look(conn, run)
         status = derive(facts, now=at, stall_after=control.stall_after)
         head = (await heads(conn, [run.thread_id]))[run.thread_id] if run.worker_id is not None else None
-        asking = (question.node for question in (*facts.asks, *facts.waits))
+        asking = (*(ask.node for ask in facts.asks), *(wait.node for wait in facts.waits))
         return Standing(
             run, facts, status, at, nodes=head.next if head else tuple(dict.fromkeys(asking)),
             questions=tuple(await questions.open_approvals(conn, run)) if close else (),
