@@ -130,13 +130,13 @@ class Attempt:
 
     async def _broke(self, error: Exception) -> None:
         """The claim is lost, or this program has a bug: then the run must not look as if somebody worked on it."""
-        if self.tenure.broken and self.tenure.broken.problem is CLAIM_LOST:
-            _log.info("run %s: %s", self.claimed.run_id, self.tenure.broken.why)
-            return
-        if isinstance(error, Refusal) and error.problem is DATABASE_AWAY:
-            _log.info("run %s: %s", self.claimed.run_id, error.why)  # a transient failure, as inside a node
-        else:
+        cause = self.tenure.broken or error
+        if not isinstance(cause, Refusal) or cause.problem not in (CLAIM_LOST, DATABASE_AWAY):
             _log.error("attempt on run %s broke", self.claimed.run_id, exc_info=error)
+        else:
+            _log.info("run %s: %s", self.claimed.run_id, cause.why)
+            if cause.problem is CLAIM_LOST:
+                return
         with contextlib.suppress(Exception):  # then the worker gives the claim up: it has no attempt on it
             await self._conclude(failed(error))
 
