@@ -40,6 +40,7 @@ prove: $(VENV)/dev.stamp  ## the proofs in full size; takes hours
 
 check: $(VENV)/dev.stamp  ## style, types and the rules of the house
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/tidy $(ARGS)
 

@@ -19,7 +19,10 @@ from control.cli.outcome import exit_codes
 from control.cli.session import Caller
 
 app = typer.Typer(
-    name="control", add_completion=False, pretty_exceptions_enable=False, epilog=exit_codes(),
+    name="control",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    epilog=exit_codes(),
     help="Run LangGraph agents under control: see what each does, decide what it asks, carry on after anything dies.",
 )
 

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from control.store.doctor import Check
 
 NOT_EMBEDDED: Final = Problem(
-    code="database-not-embedded", status=409, title="This database is not ours to stop",
+    code="database-not-embedded",
+    status=409,
+    title="This database is not ours to stop",
     next_step="Stop it where it is operated; unset DATABASE_URL to mean the embedded one.",
 )
 
@@ -145,11 +147,16 @@ class _Told:
 
     def summary(self, checks: list[Check]) -> None:
         if self._as_json:
-            output.emit({
-                "healthy": not self.found and all(check.holds for check in checks),
-                "checks": [asdict(check) for check in checks], "runs": self.count["runs"],
-                "entries": self.count["entries"], "findings": self.listed, "found": self.found,
-            })
+            output.emit(
+                {
+                    "healthy": not self.found and all(check.holds for check in checks),
+                    "checks": [asdict(check) for check in checks],
+                    "runs": self.count["runs"],
+                    "entries": self.count["entries"],
+                    "findings": self.listed,
+                    "found": self.found,
+                }
+            )
             return
         more = f", of which {self._limit} are listed" if self.found > self._limit else ""
         output.say(

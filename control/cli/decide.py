@@ -29,8 +29,14 @@ Answer = Annotated[
 
 
 def approve(
-    ctx: typer.Context, run: RunName, *, question: Question = None, answer: Answer = None, note: Note = None,
-    wait: Wait = False, as_json: AsJson = False,
+    ctx: typer.Context,
+    run: RunName,
+    *,
+    question: Question = None,
+    answer: Answer = None,
+    note: Note = None,
+    wait: Wait = False,
+    as_json: AsJson = False,
 ) -> None:
     """Approve what a run asks leave for. `control show` has the evidence."""
     given = _Given(Word.APPROVED, options.json_text(answer), question, note)
@@ -38,7 +44,12 @@ def approve(
 
 
 def reject(
-    ctx: typer.Context, run: RunName, *, question: Question = None, note: Note = None, wait: Wait = False,
+    ctx: typer.Context,
+    run: RunName,
+    *,
+    question: Question = None,
+    note: Note = None,
+    wait: Wait = False,
     as_json: AsJson = False,
 ) -> None:
     """Reject what a run asks leave for."""
@@ -52,7 +63,10 @@ def answer(
         str, typer.Argument(metavar="JSON", help="JSON, @file, or - for standard input.", show_default=False)
     ],
     *,
-    question: Question = None, note: Note = None, wait: Wait = False, as_json: AsJson = False,
+    question: Question = None,
+    note: Note = None,
+    wait: Wait = False,
+    as_json: AsJson = False,
 ) -> None:
     """Answer what a run asks, or say whether an effect in doubt has happened."""
     given = _Given(Word.ANSWERED, options.json_text(value), question, note)
@@ -108,6 +122,10 @@ def _as_json(question: Waiting) -> dict[str, Any]:
 def _row(question: Waiting) -> tuple[Any, ...]:
     waited = output.span(datetime.now(UTC) - question.opened_at)
     return (
-        str(question.run_id)[:8], question.workflow or "", question.title, question.kind, waited,
+        str(question.run_id)[:8],
+        question.workflow or "",
+        question.title,
+        question.kind,
+        waited,
         output.moment(question.expires_at),
     )

@@ -59,8 +59,10 @@ class _Objects(logging.Formatter):
     @override
     def format(self, record: logging.LogRecord) -> str:
         event: dict[str, Any] = {
-            "at": datetime.fromtimestamp(record.created, UTC).isoformat(), "level": record.levelname.lower(),
-            "from": record.name, "event": _event(record),
+            "at": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "level": record.levelname.lower(),
+            "from": record.name,
+            "event": _event(record),
         }
         return json.dumps(event, ensure_ascii=False)
 

@@ -14,11 +14,15 @@ from control.cli.outcome import INTERRUPTED, MISUSED, REFUSED
 from control.core.problem import Problem, Refusal
 
 MISUSE: Final = Problem(
-    code="command-line-invalid", status=400, title="The command line cannot be understood",
+    code="command-line-invalid",
+    status=400,
+    title="The command line cannot be understood",
     next_step="See `control --help`.",
 )
 UNEXPECTED: Final = Problem(
-    code="unexpected-error", status=500, title="Something went wrong that nobody foresaw",
+    code="unexpected-error",
+    status=500,
+    title="Something went wrong that nobody foresaw",
     next_step="Run it again as `control --debug ...` and report the traceback.",
 )
 

@@ -90,8 +90,12 @@ def _progress() -> Iterator[Callable[[Standing], None]]:
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (
-        SpinnerColumn(), TextColumn("{task.fields[status]}"), BarColumn(bar_width=24),
-        TextColumn("{task.fields[parts]}"), TimeElapsedColumn(), TextColumn("{task.fields[where]}"),
+        SpinnerColumn(),
+        TextColumn("{task.fields[status]}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[parts]}"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[where]}"),
     )
     with Progress(*columns, console=output.console()) as progress:
         bar = progress.add_task("", total=None, status="", parts="", where="")
@@ -99,8 +103,12 @@ def _progress() -> Iterator[Callable[[Standing], None]]:
         def show(now: Standing) -> None:
             where = ", ".join(now.nodes) or " ".join(now.status.because)
             progress.update(
-                bar, total=now.status.progress.total, completed=now.status.progress.done, parts=parts(now),
-                status=now.status.word.replace("_", " "), where=output.visible(where).replace("[", r"\["),
+                bar,
+                total=now.status.progress.total,
+                completed=now.status.progress.done,
+                parts=parts(now),
+                status=now.status.word.replace("_", " "),
+                where=output.visible(where).replace("[", r"\["),
             )
             if now.status.word in EXITS:
                 progress.console.print(output.text("\n".join(lines(now))))

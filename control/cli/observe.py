@@ -129,22 +129,37 @@ async def recent(control: Control, *, status: Status | None, limit: int) -> list
 def runs_table(listed: Iterable[Listed]) -> Table:
     """Runs for people. Times are spans until now."""
     now = datetime.now(UTC)
-    return output.table(_COLUMNS, (
+    return output.table(
+        _COLUMNS,
         (
-            str(run.run_id)[:8], run.workflow or "", output.word(run.status), output.span(now - run.since),
-            f"{len(run.parts)} of {run.parts_total}" if run.parts_total else str(len(run.parts)),
-            f"{output.span(now - run.created_at)} ago", run.created_by,
-        )
-        for run in listed
-    ))
+            (
+                str(run.run_id)[:8],
+                run.workflow or "",
+                output.word(run.status),
+                output.span(now - run.since),
+                f"{len(run.parts)} of {run.parts_total}" if run.parts_total else str(len(run.parts)),
+                f"{output.span(now - run.created_at)} ago",
+                run.created_by,
+            )
+            for run in listed
+        ),
+    )
 
 
 def as_plain(run: Listed) -> dict[str, Any]:
     """A listed run as JSON values."""
     return {
-        "run_id": str(run.run_id), "thread_id": run.thread_id, "workflow": run.workflow, "status": run.status,
-        "since": run.since, "until": run.due_at, "progress": {"done": len(run.parts), "total": run.parts_total},
-        "created_at": run.created_at, "created_by": run.created_by, "worker_id": run.worker_id, "epoch": run.epoch,
+        "run_id": str(run.run_id),
+        "thread_id": run.thread_id,
+        "workflow": run.workflow,
+        "status": run.status,
+        "since": run.since,
+        "until": run.due_at,
+        "progress": {"done": len(run.parts), "total": run.parts_total},
+        "created_at": run.created_at,
+        "created_by": run.created_by,
+        "worker_id": run.worker_id,
+        "epoch": run.epoch,
         "takeovers": run.takeovers,
     }
 
@@ -181,6 +196,9 @@ def _worker(row: dict[str, Any]) -> tuple[Any, ...]:
     state = "gone" if not row["alive"] else "draining" if row["draining"] else "alive"
     colour = {"gone": "red", "draining": "magenta", "alive": "green"}[state]
     return (
-        str(row["worker_id"])[:8], row["kind"], f"{row['host']}:{row['pid']}", output.text(state, colour),
+        str(row["worker_id"])[:8],
+        row["kind"],
+        f"{row['host']}:{row['pid']}",
+        output.text(state, colour),
         output.moment(row["started_at"]),
     )

@@ -21,8 +21,12 @@ if TYPE_CHECKING:
     from control.store.questions import Approval
 
 _LINES: Final = (
-    ("risk", "risk"), ("confidence", "confidence"), ("reversible", "can be undone"), ("on_yes", "on yes"),
-    ("on_no", "on no"), ("on_silence", "on silence"),
+    ("risk", "risk"),
+    ("confidence", "confidence"),
+    ("reversible", "can be undone"),
+    ("on_yes", "on yes"),
+    ("on_no", "on no"),
+    ("on_silence", "on silence"),
 )
 _BETWEEN: Final = " · "
 _HOW: Final = {"called": "called", "probed": "found done", "told": "a person said so", None: ""}

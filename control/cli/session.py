@@ -64,9 +64,7 @@ async def commanding(ctx: typer.Context, *, workflows: bool = False) -> AsyncIte
             yield control
 
 
-def with_control(
-    ctx: typer.Context, act: Callable[[Control], Awaitable[T]], *, workflows: bool = False
-) -> T:
+def with_control(ctx: typer.Context, act: Callable[[Control], Awaitable[T]], *, workflows: bool = False) -> T:
     """Open, act, close. What `act` raises passes through."""
 
     async def once() -> T:

@@ -57,7 +57,11 @@ async def standing(control: Control, run_id: UUID, *, close: bool = False) -> St
         head = (await heads(conn, [run.thread_id]))[run.thread_id] if run.worker_id is not None else None
         asking = (*(ask.node for ask in facts.asks), *(wait.node for wait in facts.waits))
         return Standing(
-            run, facts, status, at, nodes=head.next if head else tuple(dict.fromkeys(asking)),
+            run,
+            facts,
+            status,
+            at,
+            nodes=head.next if head else tuple(dict.fromkeys(asking)),
             questions=tuple(await questions.open_approvals(conn, run)) if close else (),
             effects=tuple(await listing.effects(conn, control.tenant, run_id)) if close else (),
         )
@@ -67,16 +71,31 @@ def brief(standing: Standing) -> dict[str, Any]:
     """The standing as JSON values, without what only a close look reads."""
     run, status = standing.run, standing.status
     return {
-        "run_id": str(run.run_id), "thread_id": run.thread_id, "workflow": run.workflow, "tenant": run.tenant,
-        "status": status.word.value, "because": list(status.because), "since": status.since, "until": status.until,
-        "terminal": status.terminal, "facets": sorted(status.facets),
+        "run_id": str(run.run_id),
+        "thread_id": run.thread_id,
+        "workflow": run.workflow,
+        "tenant": run.tenant,
+        "status": status.word.value,
+        "because": list(status.because),
+        "since": status.since,
+        "until": status.until,
+        "terminal": status.terminal,
+        "facets": sorted(status.facets),
         "progress": {
-            "done": status.progress.done, "total": status.progress.total, "parts": list(status.progress.parts),
+            "done": status.progress.done,
+            "total": status.progress.total,
+            "parts": list(status.progress.parts),
             "nodes": list(standing.nodes),
         },
-        "created_at": run.created_at, "created_by": run.created_by, "restarted_from": run.restarted_from,
-        "epoch": run.epoch, "worker_id": run.worker_id, "takeovers": run.takeovers, "retries": run.retries,
-        "priority": run.priority, "head_checkpoint_id": run.head_checkpoint_id,
+        "created_at": run.created_at,
+        "created_by": run.created_by,
+        "restarted_from": run.restarted_from,
+        "epoch": run.epoch,
+        "worker_id": run.worker_id,
+        "takeovers": run.takeovers,
+        "retries": run.retries,
+        "priority": run.priority,
+        "head_checkpoint_id": run.head_checkpoint_id,
     }
 
 
@@ -94,7 +113,13 @@ def full(standing: Standing) -> dict[str, Any]:
 def asked(question: Approval) -> dict[str, Any]:
     """An open question as JSON values, its packet unpacked."""
     return {
-        "interrupt_id": question.interrupt_id, "kind": question.kind, "title": question.title, "node": question.node,
-        "opened_at": question.opened_at, "expires_at": question.expires_at, "packet": json.loads(question.packet),
-        "packet_digest": bytes(question.packet_digest).hex(), "schema": question.schema,
+        "interrupt_id": question.interrupt_id,
+        "kind": question.kind,
+        "title": question.title,
+        "node": question.node,
+        "opened_at": question.opened_at,
+        "expires_at": question.expires_at,
+        "packet": json.loads(question.packet),
+        "packet_digest": bytes(question.packet_digest).hex(),
+        "schema": question.schema,
     }

@@ -115,7 +115,7 @@ class Claims:
             "workflows": list(holdings.workflows),
             "digests": list(holdings.digests),
             "free": free,
-        "class": LOCK_CLASS,
+            "class": LOCK_CLASS,
             "actor": f"worker:{holdings.worker_id}",
         }
         return await self._rows(Claimed, "claim", **params)

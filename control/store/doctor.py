@@ -95,9 +95,7 @@ def cases(address: Address, tenant: str, *, page: int = _PAGE) -> Iterator[Case]
             after = yield from _page(conn, tenant, after=after, limit=page)
 
 
-def _page(
-    conn: psycopg.Connection[Any], tenant: str, *, after: UUID, limit: int
-) -> Generator[Case, None, UUID | None]:
+def _page(conn: psycopg.Connection[Any], tenant: str, *, after: UUID, limit: int) -> Generator[Case, None, UUID | None]:
     """The runs after one id, and the ledgers in that stretch. Returns the last id, or None after the last page."""
     with conn.transaction():
         conn.execute(_SCOPE, {"role": "control_command", "tenant": tenant})
@@ -145,9 +143,9 @@ def _questions(conn: psycopg.Connection[Any], tenant: str, run_ids: list[UUID]) 
                 kind_of_wait = WaitKind(w["kind"])
                 wait = Wait(w["interrupt_id"], kind_of_wait, w["node"], w["opened_at"], w["due_at"], w["signal"])
                 waits[w["run_id"]].append(wait)
-    return defaultdict(Questions, {
-        run_id: Questions(tuple(asks[run_id]), tuple(waits[run_id]), ready[run_id]) for run_id in run_ids
-    })
+    return defaultdict(
+        Questions, {run_id: Questions(tuple(asks[run_id]), tuple(waits[run_id]), ready[run_id]) for run_id in run_ids}
+    )
 
 
 class _Row(NamedTuple):
@@ -168,7 +166,14 @@ def _entries(rows: Iterable[_Row]) -> Iterator[Entry]:
     for row in rows:
         kind = cast("Kind", _KINDS.get(row.kind, row.kind))
         yield Entry(
-            row.seq, row.at, kind, row.actor, row.epoch, _body(row), prev=prev, hash=bytes(row.hash),
+            row.seq,
+            row.at,
+            kind,
+            row.actor,
+            row.epoch,
+            _body(row),
+            prev=prev,
+            hash=bytes(row.hash),
             digest=bytes(row.digest),
         )
         prev = bytes(row.hash)

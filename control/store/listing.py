@@ -98,8 +98,13 @@ async def entries(conn: AsyncConnection[Any], tenant: str, run_id: UUID) -> Asyn
     async with conn.cursor(row_factory=dict_row) as cursor:
         async for row in cursor.stream(_RUNS["entries"], {"tenant": tenant, "run_id": run_id, "after": 0}):
             yield Entry(
-                row["seq"], row["at"], Kind(row["kind"]), row["actor"], row["epoch"],
-                json.loads(row["body"]) if row["body"] is not None else {}, hash=bytes(row["hash"]),
+                row["seq"],
+                row["at"],
+                Kind(row["kind"]),
+                row["actor"],
+                row["epoch"],
+                json.loads(row["body"]) if row["body"] is not None else {},
+                hash=bytes(row["hash"]),
                 digest=bytes(row["digest"]),
             )
 

@@ -117,9 +117,7 @@ class ControlSaver(ThreadOps):
 
         Raises `claim-lost`, `state-not-serialisable`, `type-not-allowed`, `value-not-storable`, `database-away`.
         """
-        return await self._here(
-            self._put(config, checkpoint=checkpoint, metadata=metadata, new_versions=new_versions)
-        )
+        return await self._here(self._put(config, checkpoint=checkpoint, metadata=metadata, new_versions=new_versions))
 
     @override
     async def aput_writes(

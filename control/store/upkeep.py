@@ -14,7 +14,9 @@ from control.store.migrations import migrate, migrations
 from control.store.sql import read
 
 NOT_OWNER: Final = Problem(
-    code="database-not-owned", status=403, title="This login may not change the database's schema",
+    code="database-not-owned",
+    status=403,
+    title="This login may not change the database's schema",
     next_step="Run `control db migrate` with the address of the database's owner in DATABASE_URL.",
 )
 
@@ -54,7 +56,8 @@ def condition(conninfo: str) -> Condition:
         raise DATABASE_AWAY.because(_said(error)) from error
     ours = {migration.version: migration for migration in migrations()}
     return Condition(
-        where(conninfo), version,
+        where(conninfo),
+        version,
         applied=[ours[n].name for n in applied if n in ours],
         missing=[migration.name for n, migration in ours.items() if n not in applied],
         strange=[n for n, checksum in applied.items() if n not in ours or ours[n].checksum != checksum],

@@ -84,9 +84,13 @@ def _about(conn: psycopg.Connection[Any]) -> dict[str, Any]:
     for _ in range(200):
         conn.execute("select pg_logical_emit_message(true, 'bench', 'a commit with something to write')")
     return {
-        "cores": os.cpu_count(), "Python": platform.python_version(), "PostgreSQL": _version(conn.info.server_version),
-        "langgraph": version("langgraph"), "langgraph-checkpoint-postgres": version("langgraph-checkpoint-postgres"),
-        "commit_ms": round((time.perf_counter() - begun) * 1000 / 200, 2), "load": round(os.getloadavg()[0], 1),
+        "cores": os.cpu_count(),
+        "Python": platform.python_version(),
+        "PostgreSQL": _version(conn.info.server_version),
+        "langgraph": version("langgraph"),
+        "langgraph-checkpoint-postgres": version("langgraph-checkpoint-postgres"),
+        "commit_ms": round((time.perf_counter() - begun) * 1000 / 200, 2),
+        "load": round(os.getloadavg()[0], 1),
     }
 
 

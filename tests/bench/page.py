@@ -52,7 +52,10 @@ class Look:
     def params(self, after: tuple[datetime, UUID]) -> Mapping[str, Any]:
         named = {"status": self.status} if self.status else {}
         return named | {
-            "tenant": self.tenant, "limit": _PAGE, "stall_after": timedelta(seconds=120), "before_at": after[0],
+            "tenant": self.tenant,
+            "limit": _PAGE,
+            "stall_after": timedelta(seconds=120),
+            "before_at": after[0],
             "before_id": after[1],
         }
 

@@ -131,5 +131,3 @@ async def _until_ended(stage: Stage, run_id: UUID) -> float:
     assert row is not None
     at: float = row[0]
     return at
-
-

@@ -46,8 +46,12 @@ class Row:
         """As text: what, ours, peer, ratio, goal, met."""
         unit = f" {self.unit}"
         return [
-            self.what, figure(self.ours) + unit, figure(self.peer) + unit if self.peer is not None else "",
-            f"{figure(self.ratio)}×" if self.ratio is not None else "", self._goal(), _MET[self.met],
+            self.what,
+            figure(self.ours) + unit,
+            figure(self.peer) + unit if self.peer is not None else "",
+            f"{figure(self.ratio)}×" if self.ratio is not None else "",
+            self._goal(),
+            _MET[self.met],
         ]
 
     def _goal(self) -> str:
@@ -59,8 +63,14 @@ class Row:
     def values(self) -> dict[str, Any]:
         """As JSON values."""
         return {
-            "what": self.what, "unit": self.unit, "ours": self.ours, "peer": self.peer, "ratio": self.ratio,
-            "goal": self._goal() or None, "met": self.met, "note": self.note or None,
+            "what": self.what,
+            "unit": self.unit,
+            "ours": self.ours,
+            "peer": self.peer,
+            "ratio": self.ratio,
+            "goal": self._goal() or None,
+            "met": self.met,
+            "note": self.note or None,
         }
 
 

@@ -59,8 +59,6 @@ class Patient:
         return {finding.what: finding for finding in findings}
 
 
-
-
 @pytest.fixture
 async def patient(database: str) -> AsyncIterator[Patient]:
     async with staged(database, GRAPHS) as stage:

@@ -98,7 +98,8 @@ def test_a_verb_out_of_season_and_a_busy_thread_are_refused(cli: Cli) -> None:
     busy = cli("start", "listen", "--thread", "hall")
     assert (busy.code, len(busy.problem)) == (1, 3)
     assert busy.problem[::2] == [
-        "The thread has a run that has not ended", "Answer or cancel that run, or start on another thread.",
+        "The thread has a run that has not ended",
+        "Answer or cancel that run, or start on another thread.",
     ]
 
 

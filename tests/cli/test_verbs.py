@@ -54,7 +54,8 @@ def test_a_question_is_read_refused_a_bad_answer_and_decided_once(cli: Cli) -> N
     wrong = cli("approve", run, "--answer", '{"amount": "forty"}')
     assert wrong.code == 1
     assert wrong.problem == [
-        "The answer does not have the shape that was asked for", wrong.problem[1],
+        "The answer does not have the shape that was asked for",
+        wrong.problem[1],
         "Correct it and send it again; the question is still open.",
     ]
     assert "answer" in wrong.problem[1]

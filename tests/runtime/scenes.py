@@ -215,8 +215,13 @@ async def clash(_: State) -> dict[str, Any]:
 
 
 PARTS: Final[Mapping[str, Callable[[State], Any]]] = {
-    "sign": signing("sign"), "countersign": signing("countersign"), "split": split, "clash": clash, "word": word,
-    "ten_days": ten_days, "measure": measure,
+    "sign": signing("sign"),
+    "countersign": signing("countersign"),
+    "split": split,
+    "clash": clash,
+    "word": word,
+    "ten_days": ten_days,
+    "measure": measure,
 }
 
 

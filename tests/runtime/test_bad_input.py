@@ -152,8 +152,10 @@ def turn(conninfo: str, on: str) -> None:
         conn.execute("set default_transaction_read_only = off")
         name = psycopg.sql.Identifier(conn.info.dbname)
         conn.execute(psycopg.sql.SQL(READ_ONLY).format(name=name, on=psycopg.sql.SQL(on)))
-        conn.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database()"
-                     " and pid <> pg_backend_pid()")
+        conn.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database()"
+            " and pid <> pg_backend_pid()"
+        )
 
 
 async def test_a_database_that_takes_no_writes_is_refused_at_start(database: str) -> None:

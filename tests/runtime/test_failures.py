@@ -216,9 +216,7 @@ async def test_a_state_that_cannot_be_stored_fails_its_run_alone(
 
 @pytest.mark.parametrize("text", ["a\0b", "\ud800"], ids=["a NUL", "half a character"])
 @pytest.mark.parametrize("where", ["question", "error", "state"])
-async def test_a_text_the_database_refuses_stops_nobody_else(
-    text: str, where: str, database: str, cues: Cues
-) -> None:
+async def test_a_text_the_database_refuses_stops_nobody_else(text: str, where: str, database: str, cues: Cues) -> None:
     """In a question, an error or the state: its run ends in a way that says why, and the neighbours go on."""
 
     async def node(_: State) -> dict[str, Any]:
@@ -240,9 +238,7 @@ async def test_a_text_the_database_refuses_stops_nobody_else(
         assert row.worker_id is None and (row.status == "awaiting_input") <= (where == "question")
 
 
-async def test_a_failure_before_the_first_step_is_not_the_threads_past(
-    database: str, cues: Cues
-) -> None:
+async def test_a_failure_before_the_first_step_is_not_the_threads_past(database: str, cues: Cues) -> None:
     """The thread's head belongs to an earlier run that succeeded; this one has done nothing."""
     async with staged(database, graphs("line")) as stage:
         first = await start(stage.control, "line", cues.input, thread_id="t")

@@ -29,7 +29,7 @@ from tests.store.holding import claimed, contents, execute, head_of, ledger
 ROOT: Final = Path(__file__).parents[2]
 PROGRAM: Final = ROOT / ".venv-peers/bin/langgraph"
 STARTS_WITHIN_S: Final = 90
-GRAPH: Final = '''
+GRAPH: Final = """
 from typing import TypedDict
 
 from langgraph.graph import START, StateGraph
@@ -52,7 +52,7 @@ builder = StateGraph(State)
 builder.add_sequence([ask, say])
 builder.add_edge(START, "ask")
 graph = builder.compile()
-'''
+"""
 
 pytestmark = [
     pytest.mark.alone,
@@ -83,9 +83,7 @@ def serving(folder: Path, conninfo: str) -> Iterator[Server]:
         del environment[ours]
     log = folder / "server.log"
     with log.open("wb") as out:
-        process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=out, stderr=out, start_new_session=True
-        )
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=out, stderr=out, start_new_session=True)
         try:
             until_serving(f"http://127.0.0.1:{port}/ok", process, log)
             yield Server(f"http://127.0.0.1:{port}", log, conninfo)

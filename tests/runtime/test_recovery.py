@@ -136,9 +136,7 @@ async def test_a_zombie_in_a_step_learns_that_its_claim_is_lost(database: str, c
         assert cues.seen() == ["slow", "slow", "z"] and cues.pids("z") == [heir]
 
 
-async def test_a_draining_worker_hands_over_at_the_step_boundary(
-    database: str, cues: Cues, troupe: Troupe
-) -> None:
+async def test_a_draining_worker_hands_over_at_the_step_boundary(database: str, cues: Cues, troupe: Troupe) -> None:
     async with staged(database, graphs("line"), work=False) as stage:
         leaving = troupe.hire("line")
         cues.give("b", "hold")
@@ -196,7 +194,8 @@ SESSIONS = "select pg_terminate_backend(pid) from pg_stat_activity where datname
 
 
 @pytest.mark.parametrize(
-    "which", ["usename = 'control_claim'", "usename = 'control_flush'", "usename like 'control%'"],
+    "which",
+    ["usename = 'control_claim'", "usename = 'control_flush'", "usename like 'control%'"],
     ids=["the session and the sweeps", "the flush", "all"],
 )
 async def test_a_worker_survives_the_loss_of_its_connections(which: str, database: str, cues: Cues) -> None:

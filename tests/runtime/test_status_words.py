@@ -187,8 +187,14 @@ async def test_the_word_is_right_and_survives_a_restart(scene: Scene, database: 
 
 
 THREAD_WORDS: Final = {
-    "succeeded": "idle", "partial": "idle", "failed": "error", "waiting": "busy", "awaiting_approval": "interrupted",
-    "awaiting_input": "interrupted", "paused": "interrupted", "cancelled": "idle",
+    "succeeded": "idle",
+    "partial": "idle",
+    "failed": "error",
+    "waiting": "busy",
+    "awaiting_approval": "interrupted",
+    "awaiting_input": "interrupted",
+    "paused": "interrupted",
+    "cancelled": "idle",
 }
 
 

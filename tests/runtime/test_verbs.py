@@ -274,9 +274,7 @@ async def test_an_answer_is_not_given_to_the_next_question(database: str, cues: 
         assert await said(stage, run_id) == ["a", ["first", 1], ["second", 2], "z"]
 
 
-async def test_an_answer_is_not_given_to_the_next_question_after_a_kill(
-    database: str, cues: Cues, troupe: Any
-) -> None:
+async def test_an_answer_is_not_given_to_the_next_question_after_a_kill(database: str, cues: Cues, troupe: Any) -> None:
     """The worker dies with the first answer in hand; the next delivers it again, and the second question is asked."""
     async with staged(database, graphs("twice"), work=False) as stage:
         pid = troupe.hire("twice")

@@ -19,7 +19,9 @@ def tool(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @finished
 @pytest.mark.parametrize(
-    "arguments", [("ruff", "check", "--output-format", "concise", "."), ("mypy",)], ids=lambda arguments: arguments[0]
+    "arguments",
+    [("ruff", "check", "--output-format", "concise", "."), ("ruff", "format", "--check", "."), ("mypy",)],
+    ids=["lint", "format", "types"],
 )
 def test_the_checkers_find_nothing(arguments: tuple[str, ...]) -> None:
     done = tool(*arguments)
@@ -30,13 +32,14 @@ def test_the_checkers_find_nothing(arguments: tuple[str, ...]) -> None:
     ("arguments", "says"),
     [
         (("ruff", "check", "--config", "pyproject.toml"), "`os` imported but unused"),
+        (("ruff", "format", "--check"), "Would reformat"),
         (("mypy", "--cache-dir", os.devnull), "Function is missing a type annotation"),
     ],
-    ids=["ruff", "mypy"],
+    ids=["lint", "format", "types"],
 )
 def test_the_checkers_find_a_fault(tmp_path: Path, arguments: tuple[str, ...], says: str) -> None:
     bad = tmp_path / "bad.py"
-    bad.write_text("import os\n\n\ndef double(x):\n    return x * 2\n")
+    bad.write_text("import os\n\ndef double(x):\n    return x * 2\n")
     done = tool(*arguments, str(bad))
     assert done.returncode == 1, done.stderr
     assert says in done.stdout
