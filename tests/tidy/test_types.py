@@ -32,7 +32,7 @@ def test_the_checkers_find_nothing(arguments: tuple[str, ...]) -> None:
     ("arguments", "says"),
     [
         (("ruff", "check", "--config", "pyproject.toml"), "`os` imported but unused"),
-        (("ruff", "format", "--check"), "Would reformat"),
+        (("ruff", "format", "--check"), "would be reformatted"),
         (("mypy", "--cache-dir", os.devnull), "Function is missing a type annotation"),
     ],
     ids=["lint", "format", "types"],
