@@ -1,0 +1,483 @@
+-- What all migrations come to. Written by `python -m tests.tidy.schema`; migrations are the source.
+
+CREATE SCHEMA control;
+
+CREATE DOMAIN control.tenant_id AS text
+	CONSTRAINT tenant_id_check CHECK ((VALUE ~ '^[a-zA-Z0-9][a-zA-Z0-9_.:-]{0,99}$'::text));
+
+CREATE FUNCTION control.chain_step(hash bytea, link bytea) RETURNS bytea
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$select sha256(hash || link)$$;
+
+CREATE FUNCTION control.clock() RETURNS timestamp with time zone
+    LANGUAGE sql PARALLEL SAFE
+    AS $$select pg_catalog.clock_timestamp()$$;
+
+CREATE FUNCTION control.commanded_tenant() RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$ select current_setting('control.tenant', true) $$;
+
+CREATE FUNCTION control.flushed_tenants() RETURNS text[]
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$ select string_to_array(current_setting('control.tenants', true), ',') $$;
+
+CREATE FUNCTION control.link(seq bigint, at timestamp with time zone, kind text, actor text, epoch bigint, digest bytea) RETURNS bytea
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
+    AS $$ select convert_to(
+        seq || '|' || (extract(epoch from at) * 1000000)::bigint || '|' || kind || '|' || actor || '|' || epoch || '|',
+        'UTF8') || digest $$;
+
+CREATE FUNCTION control.refuse_change() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+    raise exception using errcode = 'CTL01', message = 'the ledger is append-only',
+        hint = 'Record a correction as a new entry.';
+end $$;
+
+CREATE AGGREGATE control.chain(bytea) (
+    SFUNC = control.chain_step,
+    STYPE = bytea,
+    PARALLEL = safe
+);
+
+CREATE TABLE control.approval (
+    tenant control.tenant_id NOT NULL,
+    run_id uuid NOT NULL,
+    interrupt_id text NOT NULL,
+    checkpoint_id text NOT NULL,
+    node text NOT NULL,
+    kind text NOT NULL,
+    title text NOT NULL,
+    packet text NOT NULL,
+    packet_digest bytea NOT NULL,
+    schema jsonb,
+    opened_at timestamp with time zone NOT NULL,
+    expires_at timestamp with time zone,
+    decision text,
+    answer text,
+    note text,
+    decided_by text,
+    decided_at timestamp with time zone,
+    delivered_at timestamp with time zone,
+    CONSTRAINT approval_decision_check CHECK ((decision = ANY (ARRAY['approved'::text, 'rejected'::text, 'answered'::text, 'superseded'::text]))),
+    CONSTRAINT approval_kind_check CHECK ((kind = ANY (ARRAY['approval'::text, 'input'::text, 'doubt'::text])))
+);
+
+ALTER TABLE ONLY control.approval FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE control.effect (
+    tenant control.tenant_id NOT NULL,
+    run_id uuid NOT NULL,
+    effect_key text NOT NULL,
+    name text NOT NULL,
+    kind text NOT NULL,
+    state text NOT NULL,
+    calls integer DEFAULT 1 NOT NULL,
+    epoch bigint NOT NULL,
+    outcome_type text,
+    outcome bytea,
+    how text,
+    error text,
+    began_at timestamp with time zone NOT NULL,
+    ended_at timestamp with time zone,
+    CONSTRAINT effect_kind_check CHECK ((kind = ANY (ARRAY['effect'::text, 'model'::text]))),
+    CONSTRAINT effect_state_check CHECK ((state = ANY (ARRAY['began'::text, 'done'::text, 'failed'::text])))
+);
+
+ALTER TABLE ONLY control.effect FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE control.ledger (
+    tenant control.tenant_id NOT NULL,
+    run_id uuid NOT NULL,
+    seq bigint NOT NULL,
+    at timestamp with time zone NOT NULL,
+    kind text NOT NULL,
+    actor text NOT NULL,
+    epoch bigint NOT NULL,
+    body text,
+    digest bytea NOT NULL,
+    hash bytea NOT NULL
+);
+
+ALTER TABLE ONLY control.ledger FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE control.migration (
+    version integer NOT NULL,
+    name text NOT NULL,
+    checksum text NOT NULL,
+    applied_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+CREATE TABLE control.run (
+    tenant control.tenant_id NOT NULL,
+    run_id uuid NOT NULL,
+    thread_id text NOT NULL,
+    fresh_thread boolean DEFAULT false NOT NULL,
+    workflow text,
+    graph_digest text,
+    config jsonb DEFAULT '{}'::jsonb NOT NULL,
+    priority smallint DEFAULT 0 NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    created_by text NOT NULL,
+    restarted_from uuid,
+    not_before timestamp with time zone,
+    epoch bigint DEFAULT 0 NOT NULL,
+    worker_id uuid,
+    claimed_at timestamp with time zone,
+    progress_at timestamp with time zone,
+    blocked_in text,
+    execution text DEFAULT 'none'::text NOT NULL,
+    head_checkpoint_id text,
+    head_step integer,
+    parts text[] DEFAULT '{}'::text[] NOT NULL,
+    parts_total integer,
+    outcome text,
+    outcome_at timestamp with time zone,
+    failure_class text,
+    failure jsonb,
+    crashes integer DEFAULT 0 NOT NULL,
+    retries integer DEFAULT 0 NOT NULL,
+    retry_at timestamp with time zone,
+    woken_at timestamp with time zone,
+    takeovers integer DEFAULT 0 NOT NULL,
+    shortfalls integer DEFAULT 0 NOT NULL,
+    branch integer DEFAULT 0 NOT NULL,
+    fit text DEFAULT 'fits'::text NOT NULL,
+    pause_at timestamp with time zone,
+    pause_by text,
+    cancel_at timestamp with time zone,
+    cancel_by text,
+    ledger_seq bigint DEFAULT 0 NOT NULL,
+    ledger_hash bytea DEFAULT '\x0000000000000000000000000000000000000000000000000000000000000000'::bytea NOT NULL,
+    last_flush bigint DEFAULT 0 NOT NULL,
+    version bigint DEFAULT 0 NOT NULL,
+    status text DEFAULT 'queued'::text NOT NULL,
+    since timestamp with time zone NOT NULL,
+    due_at timestamp with time zone,
+    closed_at timestamp with time zone,
+    CONSTRAINT run_fit_check CHECK ((fit = ANY (ARRAY['fits'::text, 'changed'::text])))
+)
+WITH (fillfactor='70');
+
+ALTER TABLE ONLY control.run FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE control.run_input (
+    tenant control.tenant_id NOT NULL,
+    run_id uuid NOT NULL,
+    type text NOT NULL,
+    data bytea NOT NULL
+);
+
+ALTER TABLE ONLY control.run_input FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE control.signal (
+    tenant control.tenant_id NOT NULL,
+    run_id uuid NOT NULL,
+    n bigint NOT NULL,
+    name text NOT NULL,
+    payload text NOT NULL,
+    sent_by text NOT NULL,
+    sent_at timestamp with time zone NOT NULL
+);
+
+ALTER TABLE ONLY control.signal FORCE ROW LEVEL SECURITY;
+
+ALTER TABLE control.signal ALTER COLUMN n ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME control.signal_n_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE control.thread (
+    tenant control.tenant_id NOT NULL,
+    thread_id text NOT NULL,
+    created_at timestamp with time zone DEFAULT control.clock() NOT NULL,
+    CONSTRAINT thread_thread_id_check CHECK (((thread_id <> ''::text) AND (length(thread_id) <= 255)))
+);
+
+ALTER TABLE ONLY control.thread FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE control.wait (
+    tenant control.tenant_id NOT NULL,
+    run_id uuid NOT NULL,
+    interrupt_id text NOT NULL,
+    checkpoint_id text NOT NULL,
+    node text NOT NULL,
+    kind text NOT NULL,
+    due_at timestamp with time zone,
+    signal text,
+    opened_at timestamp with time zone NOT NULL,
+    payload text,
+    fired_at timestamp with time zone,
+    withdrawn_at timestamp with time zone,
+    delivered_at timestamp with time zone,
+    CONSTRAINT wait_check CHECK ((((kind = 'timer'::text) = (due_at IS NOT NULL)) AND ((kind = 'signal'::text) = (signal IS NOT NULL)))),
+    CONSTRAINT wait_kind_check CHECK ((kind = ANY (ARRAY['timer'::text, 'signal'::text])))
+);
+
+ALTER TABLE ONLY control.wait FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE control.worker (
+    worker_id uuid NOT NULL,
+    lock_id integer NOT NULL,
+    kind text NOT NULL,
+    host text NOT NULL,
+    pid integer NOT NULL,
+    digests text[] DEFAULT '{}'::text[] NOT NULL,
+    draining boolean DEFAULT false NOT NULL,
+    server_start_at timestamp with time zone DEFAULT pg_postmaster_start_time() NOT NULL,
+    started_at timestamp with time zone DEFAULT control.clock() NOT NULL,
+    lease_until timestamp with time zone NOT NULL,
+    ended_at timestamp with time zone,
+    CONSTRAINT worker_kind_check CHECK ((kind = ANY (ARRAY['worker'::text, 'writer'::text])))
+);
+
+ALTER TABLE control.worker ALTER COLUMN lock_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME control.worker_lock_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+ALTER TABLE ONLY control.approval
+    ADD CONSTRAINT approval_pkey PRIMARY KEY (tenant, run_id, interrupt_id);
+
+ALTER TABLE ONLY control.effect
+    ADD CONSTRAINT effect_pkey PRIMARY KEY (tenant, run_id, effect_key);
+
+ALTER TABLE ONLY control.ledger
+    ADD CONSTRAINT ledger_pkey PRIMARY KEY (tenant, run_id, seq);
+
+ALTER TABLE ONLY control.migration
+    ADD CONSTRAINT migration_pkey PRIMARY KEY (version);
+
+ALTER TABLE ONLY control.run_input
+    ADD CONSTRAINT run_input_pkey PRIMARY KEY (tenant, run_id);
+
+ALTER TABLE ONLY control.run
+    ADD CONSTRAINT run_pkey PRIMARY KEY (tenant, run_id);
+
+ALTER TABLE ONLY control.signal
+    ADD CONSTRAINT signal_pkey PRIMARY KEY (tenant, run_id, n);
+
+ALTER TABLE ONLY control.thread
+    ADD CONSTRAINT thread_pkey PRIMARY KEY (tenant, thread_id);
+
+ALTER TABLE ONLY control.thread
+    ADD CONSTRAINT thread_thread_id_key UNIQUE (thread_id);
+
+ALTER TABLE ONLY control.wait
+    ADD CONSTRAINT wait_pkey PRIMARY KEY (tenant, run_id, interrupt_id);
+
+ALTER TABLE ONLY control.worker
+    ADD CONSTRAINT worker_lock_id_key UNIQUE (lock_id);
+
+ALTER TABLE ONLY control.worker
+    ADD CONSTRAINT worker_pkey PRIMARY KEY (worker_id);
+
+CREATE INDEX approval_open ON control.approval USING btree (tenant, opened_at, run_id) WHERE (decision IS NULL);
+
+CREATE INDEX run_claimable ON control.run USING btree (tenant, priority DESC, created_at, run_id) WHERE ((status = 'queued'::text) AND (worker_id IS NULL));
+
+CREATE INDEX run_claimed ON control.run USING btree (worker_id) INCLUDE (tenant) WHERE (worker_id IS NOT NULL);
+
+CREATE INDEX run_due ON control.run USING btree (due_at) WHERE ((due_at IS NOT NULL) AND (worker_id IS NULL));
+
+CREATE INDEX run_listed ON control.run USING btree (tenant, created_at DESC, run_id DESC);
+
+CREATE INDEX run_listed_by_status ON control.run USING btree (tenant, status, created_at DESC, run_id DESC);
+
+CREATE INDEX run_on_thread ON control.run USING btree (tenant, thread_id, created_at DESC);
+
+CREATE UNIQUE INDEX run_open_on_thread ON control.run USING btree (thread_id) WHERE (closed_at IS NULL);
+
+CREATE INDEX run_unfit ON control.run USING btree (workflow) WHERE ((fit = 'changed'::text) AND (closed_at IS NULL));
+
+CREATE INDEX worker_living ON control.worker USING btree (lease_until) WHERE (ended_at IS NULL);
+
+CREATE TRIGGER ledger_is_append_only BEFORE DELETE OR UPDATE ON control.ledger FOR EACH ROW EXECUTE FUNCTION control.refuse_change();
+
+CREATE TRIGGER ledger_is_never_truncated BEFORE TRUNCATE ON control.ledger FOR EACH STATEMENT EXECUTE FUNCTION control.refuse_change();
+
+ALTER TABLE ONLY control.approval
+    ADD CONSTRAINT approval_tenant_run_id_fkey FOREIGN KEY (tenant, run_id) REFERENCES control.run(tenant, run_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY control.effect
+    ADD CONSTRAINT effect_tenant_run_id_fkey FOREIGN KEY (tenant, run_id) REFERENCES control.run(tenant, run_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY control.run_input
+    ADD CONSTRAINT run_input_tenant_run_id_fkey FOREIGN KEY (tenant, run_id) REFERENCES control.run(tenant, run_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY control.run
+    ADD CONSTRAINT run_tenant_thread_id_fkey FOREIGN KEY (tenant, thread_id) REFERENCES control.thread(tenant, thread_id);
+
+ALTER TABLE ONLY control.signal
+    ADD CONSTRAINT signal_tenant_run_id_fkey FOREIGN KEY (tenant, run_id) REFERENCES control.run(tenant, run_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY control.wait
+    ADD CONSTRAINT wait_tenant_run_id_fkey FOREIGN KEY (tenant, run_id) REFERENCES control.run(tenant, run_id) ON DELETE CASCADE;
+
+ALTER TABLE control.approval ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY claim ON control.ledger FOR INSERT TO control_claim WITH CHECK (true);
+
+CREATE POLICY claim ON control.run TO control_claim USING (true);
+
+CREATE POLICY claim ON control.run_input FOR SELECT TO control_claim USING (true);
+
+CREATE POLICY command ON control.approval TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
+
+CREATE POLICY command ON control.effect TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
+
+CREATE POLICY command ON control.ledger TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
+
+CREATE POLICY command ON control.run TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
+
+CREATE POLICY command ON control.run_input TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
+
+CREATE POLICY command ON control.signal TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
+
+CREATE POLICY command ON control.thread TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
+
+CREATE POLICY command ON control.wait TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
+
+ALTER TABLE control.effect ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY flush ON control.approval TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
+
+CREATE POLICY flush ON control.effect TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
+
+CREATE POLICY flush ON control.ledger TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
+
+CREATE POLICY flush ON control.run TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
+
+CREATE POLICY flush ON control.run_input TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
+
+CREATE POLICY flush ON control.signal TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
+
+CREATE POLICY flush ON control.thread TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
+
+CREATE POLICY flush ON control.wait TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
+
+ALTER TABLE control.ledger ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE control.run ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE control.run_input ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE control.signal ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE control.thread ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE control.wait ENABLE ROW LEVEL SECURITY;
+
+GRANT USAGE ON SCHEMA control TO control_command;
+GRANT USAGE ON SCHEMA control TO control_flush;
+GRANT USAGE ON SCHEMA control TO control_claim;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE control.approval TO control_command;
+GRANT SELECT,INSERT,UPDATE ON TABLE control.approval TO control_flush;
+
+GRANT SELECT ON TABLE control.effect TO control_command;
+GRANT SELECT,INSERT,UPDATE ON TABLE control.effect TO control_flush;
+
+GRANT SELECT,INSERT ON TABLE control.ledger TO control_command;
+GRANT SELECT,INSERT ON TABLE control.ledger TO control_flush;
+GRANT INSERT ON TABLE control.ledger TO control_claim;
+
+GRANT SELECT ON TABLE control.migration TO control_command;
+GRANT SELECT ON TABLE control.migration TO control_flush;
+GRANT SELECT ON TABLE control.migration TO control_claim;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE control.run TO control_command;
+GRANT SELECT,INSERT,UPDATE ON TABLE control.run TO control_flush;
+
+GRANT SELECT(tenant) ON TABLE control.run TO control_claim;
+
+GRANT SELECT(run_id) ON TABLE control.run TO control_claim;
+
+GRANT SELECT(thread_id) ON TABLE control.run TO control_claim;
+
+GRANT SELECT(fresh_thread) ON TABLE control.run TO control_claim;
+
+GRANT SELECT(workflow) ON TABLE control.run TO control_claim;
+
+GRANT SELECT(graph_digest),UPDATE(graph_digest) ON TABLE control.run TO control_claim;
+
+GRANT SELECT(config) ON TABLE control.run TO control_claim;
+
+GRANT SELECT(priority) ON TABLE control.run TO control_claim;
+
+GRANT SELECT(created_at) ON TABLE control.run TO control_claim;
+
+GRANT SELECT(epoch),UPDATE(epoch) ON TABLE control.run TO control_claim;
+
+GRANT SELECT(worker_id),UPDATE(worker_id) ON TABLE control.run TO control_claim;
+
+GRANT UPDATE(claimed_at) ON TABLE control.run TO control_claim;
+
+GRANT UPDATE(progress_at) ON TABLE control.run TO control_claim;
+
+GRANT UPDATE(blocked_in) ON TABLE control.run TO control_claim;
+
+GRANT SELECT(execution) ON TABLE control.run TO control_claim;
+
+GRANT SELECT(parts) ON TABLE control.run TO control_claim;
+
+GRANT UPDATE(outcome) ON TABLE control.run TO control_claim;
+
+GRANT UPDATE(outcome_at) ON TABLE control.run TO control_claim;
+
+GRANT SELECT(crashes) ON TABLE control.run TO control_claim;
+
+GRANT SELECT(retries) ON TABLE control.run TO control_claim;
+
+GRANT UPDATE(retry_at) ON TABLE control.run TO control_claim;
+
+GRANT SELECT(shortfalls) ON TABLE control.run TO control_claim;
+
+GRANT SELECT(branch) ON TABLE control.run TO control_claim;
+
+GRANT SELECT(fit) ON TABLE control.run TO control_claim;
+
+GRANT SELECT(pause_at) ON TABLE control.run TO control_claim;
+
+GRANT SELECT(cancel_at) ON TABLE control.run TO control_claim;
+
+GRANT SELECT(ledger_seq),UPDATE(ledger_seq) ON TABLE control.run TO control_claim;
+
+GRANT SELECT(ledger_hash),UPDATE(ledger_hash) ON TABLE control.run TO control_claim;
+
+GRANT UPDATE(last_flush) ON TABLE control.run TO control_claim;
+
+GRANT SELECT(version),UPDATE(version) ON TABLE control.run TO control_claim;
+
+GRANT SELECT(status),UPDATE(status) ON TABLE control.run TO control_claim;
+
+GRANT SELECT(since),UPDATE(since) ON TABLE control.run TO control_claim;
+
+GRANT SELECT(due_at),UPDATE(due_at) ON TABLE control.run TO control_claim;
+
+GRANT SELECT(closed_at) ON TABLE control.run TO control_claim;
+
+GRANT SELECT,INSERT ON TABLE control.run_input TO control_command;
+GRANT SELECT ON TABLE control.run_input TO control_claim;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE control.signal TO control_command;
+GRANT SELECT,DELETE ON TABLE control.signal TO control_flush;
+
+GRANT SELECT,INSERT ON TABLE control.thread TO control_command;
+GRANT SELECT,INSERT ON TABLE control.thread TO control_flush;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE control.wait TO control_command;
+GRANT SELECT,INSERT,UPDATE ON TABLE control.wait TO control_flush;
+
+GRANT SELECT ON TABLE control.worker TO control_command;
+GRANT SELECT ON TABLE control.worker TO control_flush;
+GRANT SELECT,INSERT,UPDATE ON TABLE control.worker TO control_claim;
