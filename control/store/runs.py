@@ -51,7 +51,6 @@ WORK: Final = "control_work"
 ORDERS: Final = "control_orders"
 """Notification channel: a claimed run has an order. The payload is its id."""
 _GRACE: Final = timedelta(seconds=2)  # for a holder to come back after a restart of the server
-LOCK_CLASS: Final = 0x636E7472  # "cntr": the first half of every worker's advisory lock
 
 _SQL: Final = read("runs")
 Entry = tuple[str, str, dict[str, Any]]
@@ -219,7 +218,7 @@ _instant: Final = datetime.fromisoformat
 
 async def worker_alive(conn: AsyncConnection[Any], run: Run) -> bool:
     """Whether the process that holds the claim still shows its sign of life."""
-    row = await _row(conn, "worker_alive", worker_id=run.worker_id, grace=_GRACE, **{"class": LOCK_CLASS})
+    row = await _row(conn, "worker_alive", worker_id=run.worker_id, grace=_GRACE)
     return bool(row and row["exists"])
 
 
