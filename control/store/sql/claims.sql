@@ -122,7 +122,7 @@ from control.run where worker_id = %(worker_id)s;
 -- :name mark_blocking
 -- A node of this run that holds the event loop; shown until the run makes progress.
 -- locks: run
-update control.run set blocked_in = %(node)s, version = version
+update control.run set blocked_in = %(node)s
 where tenant = %(tenant)s and run_id = %(run_id)s and epoch = %(epoch)s and worker_id = %(worker_id)s
 returning run_id;
 
