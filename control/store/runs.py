@@ -50,7 +50,6 @@ WORK: Final = "control_work"
 """Notification channel: something is ready for a worker. No payload, so that many at once arrive as one."""
 ORDERS: Final = "control_orders"
 """Notification channel: a claimed run has an order. The payload is its id."""
-_GRACE: Final = timedelta(seconds=2)  # for a holder to come back after a restart of the server
 
 _SQL: Final = read("runs")
 Entry = tuple[str, str, dict[str, Any]]
@@ -216,9 +215,9 @@ async def standing(conn: AsyncConnection[Any], run: Run) -> tuple[Questions, dat
 _instant: Final = datetime.fromisoformat
 
 
-async def worker_alive(conn: AsyncConnection[Any], run: Run) -> bool:
-    """Whether the process that holds the claim still shows its sign of life."""
-    row = await _row(conn, "worker_alive", worker_id=run.worker_id, grace=_GRACE)
+async def worker_alive(conn: AsyncConnection[Any], run: Run, *, grace: timedelta) -> bool:
+    """Whether the process that holds the claim still shows its sign of life, or has `grace` to come back."""
+    row = await _row(conn, "worker_alive", worker_id=run.worker_id, grace=grace)
     return bool(row and row["exists"])
 
 
