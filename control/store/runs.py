@@ -107,6 +107,20 @@ class Run:
         """From a row by column name."""
         return cls(**{f.name: row[f.name] for f in fields(cls)})
 
+    def afresh(self, at: datetime) -> Self:
+        """The run with nothing counted or held against it of what its attempts came to."""
+        return replace(
+            self,
+            outcome=None,
+            outcome_at=None,
+            failure=None,
+            failure_class=None,
+            retry_at=None,
+            retries=0,
+            crashes=0,
+            woken_at=at,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Questions:
