@@ -114,7 +114,12 @@ async def opened(
         session = Session(where.session("control_claim"), "writer", lease)
         stack.push_async_callback(asyncio.to_thread, session.stop)
         writers = ImplicitWriters(
-            database, session, tenant=settings.tenant, by=_person(), crash_limit=settings.crash_limit
+            database,
+            session,
+            tenant=settings.tenant,
+            by=_person(),
+            crash_limit=settings.crash_limit,
+            failover_wait=timedelta(seconds=settings.failover_wait_s),
         )
         serde = _serde(settings)
         saver = ControlSaver(database.reader, flusher, serde=serde, writers=writers)
@@ -166,13 +171,14 @@ def _control(
     workflows: Mapping[str, Workflow] | None = None,
 ) -> Control:
     return Control(
-        database,
-        settings.tenant,
-        by or _person(),
+        database=database,
+        tenant=settings.tenant,
+        by=by or _person(),
         workflows=workflows or {},
         serde=serde,
         crash_limit=settings.crash_limit,
         stall_after=timedelta(seconds=settings.stall_after_s),
+        failover_wait=timedelta(seconds=settings.failover_wait_s),
         input_limit=settings.input_limit_mb * 1024 * 1024,
     )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any, Final
 from uuid import UUID
 
 import typer
@@ -13,12 +14,26 @@ from control.cli.follow import follow, report
 from control.cli.options import AsJson, Reason, RunName, Wait
 from control.cli.session import with_control
 from control.cli.standing import find, standing
+from control.core.lifecycle import Verb
 
 if TYPE_CHECKING:
     from control.runtime.commands import Control
     from control.store.runs import Run
 
 Order = Callable[["Control", UUID], Awaitable["Run"]]
+_MODULES: Final = {Verb.RESUME: Verb.PAUSE}
+"""Whose command stands in another verb's module."""
+
+
+def _command(verb: Verb, **given: Any) -> Order:
+    """The command of this verb. Its module is loaded when the order is given: the database driver comes with it."""
+
+    async def act(control: Control, run_id: UUID) -> Run:
+        command = getattr(import_module(f"control.runtime.commands.{_MODULES.get(verb, verb)}"), verb)
+        run: Run = await command(control, run_id, **given)
+        return run
+
+    return act
 
 
 async def done(control: Control, run_id: UUID, *, wait: bool, as_json: bool) -> None:
@@ -76,61 +91,31 @@ def pause(
     ctx: typer.Context, run: RunName, *, reason: Reason = None, wait: Wait = False, as_json: AsJson = False
 ) -> None:
     """Stop a run at its next step boundary, until it is resumed."""
-
-    async def act(control: Control, run_id: UUID) -> Run:
-        from control.runtime.commands.pause import pause as command
-
-        return await command(control, run_id, reason=reason)
-
-    order(ctx, run, act, wait=wait, as_json=as_json)
+    order(ctx, run, _command(Verb.PAUSE, reason=reason), wait=wait, as_json=as_json)
 
 
 def resume(ctx: typer.Context, run: RunName, *, wait: Wait = False, as_json: AsJson = False) -> None:
     """Let a paused run go on."""
-
-    async def act(control: Control, run_id: UUID) -> Run:
-        from control.runtime.commands.pause import resume as command
-
-        return await command(control, run_id)
-
-    order(ctx, run, act, wait=wait, as_json=as_json)
+    order(ctx, run, _command(Verb.RESUME), wait=wait, as_json=as_json)
 
 
 def cancel(
     ctx: typer.Context, run: RunName, *, reason: Reason = None, wait: Wait = False, as_json: AsJson = False
 ) -> None:
     """Stop a run for good. What it has done stays done."""
-
-    async def act(control: Control, run_id: UUID) -> Run:
-        from control.runtime.commands.cancel import cancel as command
-
-        return await command(control, run_id, reason=reason)
-
-    order(ctx, run, act, wait=wait, as_json=as_json)
+    order(ctx, run, _command(Verb.CANCEL, reason=reason), wait=wait, as_json=as_json)
 
 
 def retry(
     ctx: typer.Context, run: RunName, *, reason: Reason = None, wait: Wait = False, as_json: AsJson = False
 ) -> None:
     """Try a failed or abandoned run again, from the step that failed."""
-
-    async def act(control: Control, run_id: UUID) -> Run:
-        from control.runtime.commands.retry import retry as command
-
-        return await command(control, run_id, reason=reason)
-
-    order(ctx, run, act, wait=wait, as_json=as_json)
+    order(ctx, run, _command(Verb.RETRY, reason=reason), wait=wait, as_json=as_json)
 
 
 def restart(ctx: typer.Context, run: RunName, *, wait: Wait = False, as_json: AsJson = False) -> None:
     """Begin again from the first input, as a new run; the old one stays as it is."""
-
-    async def act(control: Control, run_id: UUID) -> Run:
-        from control.runtime.commands.restart import restart as command
-
-        return await command(control, run_id)
-
-    order(ctx, run, act, wait=wait, as_json=as_json, workflows=True)
+    order(ctx, run, _command(Verb.RESTART), wait=wait, as_json=as_json, workflows=True)
 
 
 def rewind(
@@ -144,13 +129,7 @@ def rewind(
     as_json: AsJson = False,
 ) -> None:
     """Take a run back to an earlier checkpoint of its own; `control story --entries` lists them."""
-
-    async def act(control: Control, run_id: UUID) -> Run:
-        from control.runtime.commands.rewind import rewind as command
-
-        return await command(control, run_id, to)
-
-    order(ctx, run, act, wait=wait, as_json=as_json)
+    order(ctx, run, _command(Verb.REWIND, checkpoint_id=to), wait=wait, as_json=as_json)
 
 
 def signal(
@@ -165,9 +144,4 @@ def signal(
     """Send a run a signal: it wakes the step that waits for it, or is kept for the next that does."""
     value: Any = options.json_text(payload)
 
-    async def act(control: Control, run_id: UUID) -> Run:
-        from control.runtime.commands.signal import signal as command
-
-        return await command(control, run_id, name, payload=value)
-
-    order(ctx, run, act, wait=wait, as_json=as_json)
+    order(ctx, run, _command(Verb.SIGNAL, name=name, payload=value), wait=wait, as_json=as_json)

@@ -6,7 +6,8 @@ import asyncio
 import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
+from uuid import UUID
 
 import typer
 
@@ -28,26 +29,47 @@ _LOOK_S: Final = 1.0
 _COLUMNS: Final = ("run", "workflow", "status", "for", "done", "started", "by")
 
 
+class Asked(NamedTuple):
+    """Which runs to list. `after`: a run as a person names it; the list goes on behind it."""
+
+    status: Status | None
+    limit: int
+    after: str | None
+
+
+class Page(NamedTuple):
+    """Runs, newest first; `next` is the last of them where older ones follow."""
+
+    runs: list[Listed]
+    next: UUID | None
+
+
 def runs(
     ctx: typer.Context,
     *,
     status: Annotated[Status | None, typer.Option("--status", help="Only runs with this status.")] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="How many, newest first.")] = 20,
+    after: Annotated[
+        str | None, typer.Option("--after", metavar="RUN", help="Only older runs than this one: the next page.")
+    ] = None,
     watch: Watch = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the newest runs; with --watch, a live table."""
+    """List the newest runs, a page at a time; with --watch, a live table."""
+    asked = Asked(status, limit, after)
 
     async def look(control: Control) -> None:
         if watch:
-            await _keep_looking(control, status=status, limit=limit, as_json=as_json)
-        listed = await recent(control, status=status, limit=limit)
+            await _keep_looking(control, asked, as_json=as_json)
+        page = await listed(control, asked)
         if as_json:
-            output.emit([as_plain(run) for run in listed])
-        elif listed:
-            output.console().print(runs_table(listed))
+            output.emit(as_plain(page))
+        elif page.runs:
+            output.console().print(runs_table(page.runs))
+            _say_next(page, asked)
         else:
-            output.say("There is no such run." if status else "There is no run yet; `control start` makes one.")
+            none_at_all = status is None and after is None
+            output.say("There is no run yet; `control start` makes one." if none_at_all else "There is no such run.")
 
     with_control(ctx, look)
 
@@ -118,12 +140,32 @@ def workers(ctx: typer.Context, *, as_json: AsJson = False) -> None:
         output.say("No worker is registered; `control worker` or `control dev` starts one.")
 
 
-async def recent(control: Control, *, status: Status | None, limit: int) -> list[Listed]:
-    """The newest runs, as they stand now."""
-    from control.store import listing
+async def listed(control: Control, asked: Asked) -> Page:
+    """The runs asked for, as they stand now. Raises `no-such-run` where there is none to go on behind."""
+    from control.store import listing, runs
 
     async with control.transaction() as conn:
-        return await listing.page(conn, control.tenant, limit=limit, stall_after=control.stall_after, status=status)
+        before = listing.NEWEST
+        if asked.after is not None:
+            last = await runs.read_run(conn, control.tenant, await runs.find_run(conn, control.tenant, asked.after))
+            before = (last.created_at, last.run_id)
+        found = await listing.page(
+            conn,
+            control.tenant,
+            limit=asked.limit + 1,
+            stall_after=control.stall_after,
+            status=asked.status,
+            before=before,
+        )
+    shown = found[: asked.limit]
+    return Page(shown, shown[-1].run_id if len(found) > len(shown) else None)
+
+
+def _say_next(page: Page, asked: Asked) -> None:
+    if page.next is None:
+        return
+    status = f" --status {asked.status}" if asked.status else ""
+    output.say(f"There are older ones: `control runs{status} --limit {asked.limit} --after {page.next}`.")
 
 
 def runs_table(listed: Iterable[Listed]) -> Table:
@@ -146,8 +188,12 @@ def runs_table(listed: Iterable[Listed]) -> Table:
     )
 
 
-def as_plain(run: Listed) -> dict[str, Any]:
-    """A listed run as JSON values."""
+def as_plain(page: Page) -> dict[str, Any]:
+    """A page as JSON values. `next` is what `--after` takes for the page that follows; None at the end."""
+    return {"runs": [_run(run) for run in page.runs], "next": page.next}
+
+
+def _run(run: Listed) -> dict[str, Any]:
     return {
         "run_id": str(run.run_id),
         "thread_id": run.thread_id,
@@ -164,23 +210,23 @@ def as_plain(run: Listed) -> dict[str, Any]:
     }
 
 
-async def _keep_looking(control: Control, *, status: Status | None, limit: int, as_json: bool) -> None:
+async def _keep_looking(control: Control, asked: Asked, *, as_json: bool) -> None:
     """Until Ctrl-C. JSON and a plain pipe get a new list only where something changed."""
     from rich.live import Live
 
     screen = output.console()
     live = Live(console=screen, auto_refresh=False) if sys.stdout.isatty() and not as_json else None
-    last: list[dict[str, Any]] | None = None
+    last: dict[str, Any] | None = None
     if live:
         live.start()
     try:
         while True:
-            listed = await recent(control, status=status, limit=limit)
-            now = [as_plain(run) for run in listed]
+            page = await listed(control, asked)
+            now = as_plain(page)
             if live:
-                live.update(runs_table(listed), refresh=True)
+                live.update(runs_table(page.runs), refresh=True)
             elif now != last:
-                output.emit(now, line=True) if as_json else screen.print(runs_table(listed))
+                output.emit(now, line=True) if as_json else screen.print(runs_table(page.runs))
             last = now
             await asyncio.sleep(_LOOK_S)
     finally:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import typer
 
 from control.cli.events import logged
-from control.cli.observe import recent, runs_table
+from control.cli.observe import Asked, listed, runs_table
 from control.cli.options import AsJson
 from control.cli.session import caller, settings
 
@@ -82,7 +82,8 @@ async def _watch(app: App, serving: Worker, *, live: Live | None) -> None:
     control = app.control()
     while live:
         with contextlib.suppress(Exception):  # a database that is away is the worker's to report
-            live.update(runs_table(await recent(control, status=None, limit=_SHOWN)), refresh=True)
+            page = await listed(control, Asked(None, _SHOWN, None))
+            live.update(runs_table(page.runs), refresh=True)
         await asyncio.sleep(_LOOK_S)
 
 

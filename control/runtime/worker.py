@@ -40,18 +40,18 @@ UNHEARD: Final = "its worker never heard of the claim"
 _log: Final = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
     """How many at once, and how often to look. Spans in seconds; see control/settings.py for what each means."""
 
-    slots: int = 20
-    sync_node_threads: int = 32
-    poll_s: float = 1.0
-    takeover_poll_s: float = 0.25
-    failover_wait_s: float = 2.0
-    lease_s: float = 30.0
-    block_after_s: float = 1.0
-    drain_grace_s: float = 30.0
+    slots: int
+    sync_node_threads: int
+    poll_s: float
+    takeover_poll_s: float
+    failover_wait_s: float
+    lease_s: float
+    block_after_s: float
+    drain_grace_s: float
 
 
 class Worker:

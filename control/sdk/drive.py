@@ -10,6 +10,7 @@ import asyncio
 import inspect
 from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, Final
 
 from control.core.problem import Problem
@@ -41,34 +42,51 @@ class Call:
 Script = Generator[Ask | Call, Any, Any]
 
 
+class _Steps:
+    """What a script wants done, step by step. The block that does a step leaves `result` here; an exception that ends
+    the block is raised in the script, which may go on.
+    """
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+        self._error: Exception | None = None
+        self.result: Any = None
+        self.returned: Any = None
+
+    def __iter__(self) -> _Steps:
+        return self
+
+    def __next__(self) -> Ask | Call:
+        result, error, self.result, self._error = self.result, self._error, None, None
+        try:
+            return self._script.send(result) if error is None else self._script.throw(error)
+        except StopIteration as finished:
+            self.returned = finished.value
+            raise
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> bool:
+        self._error = error if isinstance(error, Exception) else None
+        return self._error is not None
+
+
 def drive(script: Script) -> Any:
     """Run the script in this thread. Problem: `effect-needs-await` where waiting would stop the port's own loop."""
-    result, error = None, None
-    while True:
-        try:
-            step = script.send(result) if error is None else script.throw(error)
-        except StopIteration as finished:
-            return finished.value
-        result, error = None, None
-        try:
-            result = _ask(step) if isinstance(step, Ask) else step.function(step.key)
-        except Exception as raised:
-            error = raised
+    steps = _Steps(script)
+    for step in steps:
+        with steps:
+            steps.result = _ask(step) if isinstance(step, Ask) else step.function(step.key)
+    return steps.returned
 
 
 async def drive_async(script: Script) -> Any:
     """Run the script on the running loop, which need not be the port's."""
-    result, error = None, None
-    while True:
-        try:
-            step = script.send(result) if error is None else script.throw(error)
-        except StopIteration as finished:
-            return finished.value
-        result, error = None, None
-        try:
-            result = await (_aask(step) if isinstance(step, Ask) else _acall(step))
-        except Exception as raised:
-            error = raised
+    steps = _Steps(script)
+    for step in steps:
+        with steps:
+            steps.result = await (_aask(step) if isinstance(step, Ask) else _acall(step))
+    return steps.returned
 
 
 def _ask(step: Ask) -> Any:

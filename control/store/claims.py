@@ -17,7 +17,6 @@ from psycopg.rows import class_row, dict_row
 from control.store.database import Address, Database
 from control.store.errors import refusal
 from control.store.item import Fence
-from control.store.runs import LOCK_CLASS
 from control.store.sql import read
 
 T = TypeVar("T")
@@ -115,14 +114,13 @@ class Claims:
             "workflows": list(holdings.workflows),
             "digests": list(holdings.digests),
             "free": free,
-            "class": LOCK_CLASS,
             "actor": f"worker:{holdings.worker_id}",
         }
         return await self._rows(Claimed, "claim", **params)
 
     async def orphans(self, worker_id: UUID, *, grace: timedelta) -> list[Orphan]:
         """Claims of others whose holder is gone. `grace`: for workers to come back after the server restarted."""
-        params = {"class": LOCK_CLASS, "grace": grace, "limit": _SWEEP, "worker_id": worker_id}
+        params = {"grace": grace, "limit": _SWEEP, "worker_id": worker_id}
         return await self._rows(Orphan, "lost", **params)
 
     async def mine(self, worker_id: UUID) -> list[Mine]:
@@ -169,7 +167,7 @@ class Claims:
 async def workers(conn: AsyncConnection[Any]) -> list[dict[str, Any]]:
     """Every process that may hold claims and has not signed off."""
     async with conn.cursor(row_factory=dict_row) as cursor:
-        return await (await cursor.execute(_SQL["workers"], {"class": LOCK_CLASS})).fetchall()
+        return await (await cursor.execute(_SQL["workers"])).fetchall()
 
 
 def mark_blocking(address: Address, fence: Fence, node: str) -> None:

@@ -103,7 +103,7 @@ class Database:
         """
         pool = self._flushes if role == "control_flush" else self._commands
         try:
-            async with pool.connection() as conn, _transaction(conn, {"role": role, "tenant": tenant}):
+            async with pool.connection() as conn, acting(conn, role, tenant):
                 yield conn
         except (PoolTimeout, psycopg.Error) as error:
             raise refusal(error) or error from error
@@ -134,9 +134,11 @@ async def _check_schema(conn: AsyncConnection[Any]) -> None:
 
 
 @asynccontextmanager
-async def _transaction(conn: AsyncConnection[Any], scope: dict[str, str]) -> AsyncIterator[None]:
-    """As `conn.transaction()`, but it begins and is scoped in one message to the server."""
-    await AsyncClientCursor(conn).execute(_BEGIN, scope)
+async def acting(conn: AsyncConnection[Any], role: Role, tenant: str) -> AsyncIterator[None]:
+    """As `conn.transaction()`, but it acts as the role for this tenant alone. It begins and is scoped in one message to
+    the server; with the transaction the scope is gone.
+    """
+    await AsyncClientCursor(conn).execute(_BEGIN, {"role": role, "tenant": tenant})
     try:
         yield
     except BaseException:

@@ -15,6 +15,7 @@ from langgraph._internal._constants import CONFIG_KEY_TASK_ID
 
 from control.core.problem import Problem
 from control.sdk.ports import Begun, How, Kind
+from control.store.database import acting
 from control.store.item import EffectRow, Item
 from control.store.sql import read
 from control.store.tenure import Tenure
@@ -31,7 +32,6 @@ KEY_IN_USE: Final = Problem(
 )
 
 _SQL: Final = read("effects")
-_TENANTS: Final = read("flush")["tenants"]
 
 
 class Effects:
@@ -93,10 +93,8 @@ class Effects:
         await self._flusher.write(Item(tenure.fence, self.loop.create_future(), effects=[row], entries=[entry]))
 
     async def _read(self, tenure: Tenure, key: str) -> dict[str, Any] | None:
-        async with self._saver.reading() as conn, conn.transaction():
-            await conn.execute(_TENANTS, {"tenants": tenure.fence.tenant})
-            cursor = await conn.execute(
-                _SQL["read"], {"tenant": tenure.fence.tenant, "run_id": tenure.fence.run_id, "key": key}
-            )
+        tenant, run_id = tenure.fence.tenant, tenure.fence.run_id
+        async with self._saver.reading() as conn, acting(conn, "control_flush", tenant):
+            cursor = await conn.execute(_SQL["read"], {"tenant": tenant, "run_id": run_id, "key": key})
             row: dict[str, Any] | None = await cursor.fetchone()
             return row

@@ -28,7 +28,9 @@ _BY_CLOCK: Final = {
     Status.RUNNING: _LISTING["page_running"],
     Status.STALLED: _LISTING["page_stalled"],
 }
-_NEWEST: Final = (datetime.max.replace(tzinfo=UTC), UUID(int=2**128 - 1))
+Place = tuple[datetime, UUID]
+"""Where a run stands in a list: when it was created, and its id."""
+NEWEST: Final[Place] = (datetime.max.replace(tzinfo=UTC), UUID(int=2**128 - 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +77,9 @@ async def page(
     limit: int,
     stall_after: timedelta,
     status: Status | None = None,
-    before: tuple[datetime, UUID] = _NEWEST,
+    before: Place = NEWEST,
 ) -> list[Listed]:
-    """The newest runs before a key (`created_at` and id of the last one seen); with `status`, those that have it now.
+    """The newest runs before a place (that of the last one seen); with `status`, those that have it now.
 
     Four words depend on the clock as well as on the row, and have a query each.
     """

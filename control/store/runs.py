@@ -50,8 +50,6 @@ WORK: Final = "control_work"
 """Notification channel: something is ready for a worker. No payload, so that many at once arrive as one."""
 ORDERS: Final = "control_orders"
 """Notification channel: a claimed run has an order. The payload is its id."""
-_GRACE: Final = timedelta(seconds=2)  # for a holder to come back after a restart of the server
-LOCK_CLASS: Final = 0x636E7472  # "cntr": the first half of every worker's advisory lock
 
 _SQL: Final = read("runs")
 Entry = tuple[str, str, dict[str, Any]]
@@ -108,6 +106,20 @@ class Run:
     def of(cls, row: Any) -> Self:
         """From a row by column name."""
         return cls(**{f.name: row[f.name] for f in fields(cls)})
+
+    def afresh(self, at: datetime) -> Self:
+        """The run with nothing counted or held against it of what its attempts came to."""
+        return replace(
+            self,
+            outcome=None,
+            outcome_at=None,
+            failure=None,
+            failure_class=None,
+            retry_at=None,
+            retries=0,
+            crashes=0,
+            woken_at=at,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,9 +229,9 @@ async def standing(conn: AsyncConnection[Any], run: Run) -> tuple[Questions, dat
 _instant: Final = datetime.fromisoformat
 
 
-async def worker_alive(conn: AsyncConnection[Any], run: Run) -> bool:
-    """Whether the process that holds the claim still shows its sign of life."""
-    row = await _row(conn, "worker_alive", worker_id=run.worker_id, grace=_GRACE, **{"class": LOCK_CLASS})
+async def worker_alive(conn: AsyncConnection[Any], run: Run, *, grace: timedelta) -> bool:
+    """Whether the process that holds the claim still shows its sign of life, or has `grace` to come back."""
+    row = await _row(conn, "worker_alive", worker_id=run.worker_id, grace=grace)
     return bool(row and row["exists"])
 
 

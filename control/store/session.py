@@ -25,7 +25,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 
-from control.store.runs import LOCK_CLASS, ORDERS, WORK
+from control.store.runs import ORDERS, WORK
 from control.store.sql import read
 
 _SQL: Final = read("claims")
@@ -73,7 +73,7 @@ class Session:
         conn = psycopg.connect(self.conninfo, autocommit=True)
         if not self._lock_id:
             self._lock_id = self._register(conn)
-        held = conn.execute(_SQL["hold"], {"class": LOCK_CLASS, "lock_id": self._lock_id}).fetchone()
+        held = conn.execute(_SQL["hold"], {"lock_id": self._lock_id}).fetchone()
         if not held or not held[0]:  # the server has not noticed yet that the last session is gone
             conn.close()
             raise psycopg.OperationalError("the session lock is still held by the session that was lost")

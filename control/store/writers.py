@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID, uuid4
 
@@ -61,11 +61,20 @@ def left_by_its_script(run: Run, *, at: datetime) -> tuple[Run, list[Entry]]:
 
 class ImplicitWriters:
     """The writers of one process, for one tenant. `session` is its sign of life, started at the first write; `by` is
-    whose script it is.
+    whose script it is; `failover_wait` is for other holders to come back after the server restarted.
     """
 
-    def __init__(self, database: Database, session: Session, *, tenant: str, by: str, crash_limit: int) -> None:
-        self._database, self._session = database, session
+    def __init__(
+        self,
+        database: Database,
+        session: Session,
+        *,
+        tenant: str,
+        by: str,
+        crash_limit: int,
+        failover_wait: timedelta,
+    ) -> None:
+        self._database, self._session, self._failover_wait = database, session, failover_wait
         self.tenant, self._by, self._crash_limit = tenant, by, crash_limit
         self._held: dict[str, Tenure] = {}
         self._started = False
@@ -100,10 +109,13 @@ class ImplicitWriters:
     async def _refuse_busy(self, conn: psycopg.AsyncConnection[Any], threads: Sequence[str], *, ended: bool) -> None:
         cursor = await conn.execute(_THREADS["open_runs"], {"tenant": self.tenant, "threads": list(threads)})
         for run in [Run.of(row) for row in await cursor.fetchall()]:
-            if run.worker_id is not None and await runs.worker_alive(conn, run):
+            if run.worker_id is not None and await self._held_by_the_living(conn, run):
                 raise _held(run)
             if ended:
                 raise THREAD_BUSY.because(f"Run {run.run_id} is {run.status}.", run=str(run.run_id))
+
+    async def _held_by_the_living(self, conn: psycopg.AsyncConnection[Any], run: Run) -> bool:
+        return await runs.worker_alive(conn, run, grace=self._failover_wait)
 
     async def _take(self, thread_id: str) -> Tenure:
         if not self._started:
@@ -153,7 +165,7 @@ class ImplicitWriters:
             raise CLAIM_HELD.because(why, run=str(run.run_id))
         if run.worker_id in (None, self._session.worker_id):
             return run, []
-        if await runs.worker_alive(conn, run):
+        if await self._held_by_the_living(conn, run):
             raise _held(run)
         return left_by_its_script(run, at=at)
 

@@ -12,7 +12,7 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, LiteralString, cast
 from uuid import UUID
@@ -33,7 +33,6 @@ _LOOKS = 100
 _PAGE = 50
 _MAKE = Path(__file__).with_name("page.sql").read_bytes()  # bytes, since a file of ours is no LiteralString
 _QUERIES = read("runs")
-_NEWEST: tuple[datetime, UUID] = (datetime.max.replace(tzinfo=UTC), UUID(int=2**128 - 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +96,7 @@ async def _measure(site: Site, conninfo: str, runs: int) -> list[Row]:
 
 async def _look(control: Control, look: Look, conninfo: str, times: int) -> Row:
     command = replace(control, tenant=look.tenant)
-    places = _places(conninfo, look, times) if look.deep else [_NEWEST] * times
+    places = _places(conninfo, look, times) if look.deep else [listing.NEWEST] * times
     took: list[float] = []
     for place in places:
         begun = time.perf_counter()

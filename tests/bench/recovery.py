@@ -76,7 +76,7 @@ def graphs() -> dict[str, Graph]:
 
 
 def measure(site: Site) -> list[Row]:
-    kills, chance = site.some(_KILLS, least=3), random.Random(7)
+    kills, chance = site.some(_KILLS, least=1), random.Random(7)
     with site.database("recovery") as conninfo:
         log, preload = site.folder / "recovery.log", ("control.testing.chaos", __name__)
         with fleet(serve, conninfo, "tests.bench.recovery:graphs", {}, log=log, preload=preload) as crew:

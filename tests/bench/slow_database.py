@@ -9,7 +9,7 @@ import time
 import psycopg
 
 from tests.bench.delay_proxy import delayed
-from tests.bench.row import Row, at_least
+from tests.bench.row import Row, at_least, at_most
 from tests.bench.site import Site
 from tests.bench.workload import check_same_rows, governed, plain, three_nodes
 
@@ -21,7 +21,7 @@ def measure(site: Site) -> list[Row]:
     graph, runs = three_nodes(), site.some(_RUNS, least=30)
     with site.database("slow") as near, delayed(near, each_way_s=_EACH_WAY_S) as far:
         added = (_round_trip(far) - _round_trip(near)) * 1000
-        assert 1.9 < added < 3, f"the proxy adds {added:.2f} ms to a round trip, not 2"
+        assert added > 1.9, f"the proxy adds {added:.2f} ms to a round trip, not 2"
         both = site.alternate(
             lambda: asyncio.run(governed(far, graph, runs)),
             lambda: asyncio.run(plain(far, graph, runs // 6)),
@@ -30,7 +30,7 @@ def measure(site: Site) -> list[Row]:
     return [
         Row("runs a second, 20 in flight, 2 ms added to each round trip", "runs/s", both.ours, both.peer, both.ratio,
             at_least(6, "ratio"), note),
-        Row("what `select 1` took longer, measured", "ms", added),
+        Row("what `select 1` took longer, measured", "ms", added, goal=at_most(3)),
     ]  # fmt: skip
 
 

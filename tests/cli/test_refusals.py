@@ -106,7 +106,7 @@ def test_a_verb_out_of_season_and_a_busy_thread_are_refused(cli: Cli) -> None:
 def test_another_tenants_run_is_not_seen(cli: Cli) -> None:
     run = str(uuid4())
     assert cli("--tenant", "acme", "start", "count", "--id", run).code == 0
-    assert cli("--tenant", "acme", "runs", "--json").json[0]["run_id"] == run
+    assert cli("--tenant", "acme", "runs", "--json").json["runs"][0]["run_id"] == run
     assert cli("cancel", run).problem[0] == "There is no such run"
 
 

@@ -118,8 +118,8 @@ def test_dev_shows_a_live_table_in_a_terminal(cli: Cli) -> None:
 
 def test_watching_ends_quietly_with_ctrl_c(cli: Cli) -> None:
     with cli.process("runs", "--watch", "--json") as watch:
-        watch.wait_for("]\n")
+        watch.wait_for("}\n")
         watch.child.send_signal(signal.SIGINT)
         assert watch.ends() == 130
-        assert isinstance(json.loads(watch.text.splitlines()[0]), list)
+        assert json.loads(watch.text.splitlines()[0]).keys() == {"runs", "next"}
         assert "Traceback" not in watch.text

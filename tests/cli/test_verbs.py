@@ -139,12 +139,35 @@ def test_a_run_is_taken_back(cli: Cli) -> None:
     assert (back.code, back.stream[-1]["status"]) == (0, "succeeded")
 
 
+def test_runs_are_listed_page_by_page(cli: Cli) -> None:
+    """By following what each page says comes next, in JSON and as a person does, every run is seen once."""
+    made = [started(cli, "count") for _ in range(5)]
+    pages, after = [], []
+    while True:
+        page = cli("runs", "--limit", "2", *after, "--json").json
+        pages.append([run["run_id"] for run in page["runs"]])
+        if page["next"] is None:
+            break
+        after = ["--after", page["next"]]
+    assert [run for page in pages for run in page if run in made] == made[::-1]
+    assert all(len(page) == 2 for page in pages[:-1])
+    assert len({run for page in pages for run in page}) == sum(map(len, pages))
+
+    first = cli("runs", "--status", "succeeded", "-n", "1").out
+    assert made[4][:8] in first
+    [step] = re.findall(r"`control (runs [^`]+)`", first)
+    assert step == f"runs --status succeeded --limit 1 --after {made[4]}"
+    second = cli(*step.split()).out
+    assert made[3][:8] in second and made[4][:8] not in second
+    assert cli("runs", "--after", "nowhere").problem[1] == "Nothing matches 'nowhere'."
+
+
 def test_runs_and_workers_are_listed(cli: Cli) -> None:
     run = started(cli, "count")
     listed = cli("runs", "--status", "succeeded", "--limit", "1", "--json")
-    assert [r["run_id"] for r in listed.json] == [run]
+    assert [r["run_id"] for r in listed.json["runs"]] == [run]
     assert run[:8] in cli("runs").out
-    assert cli("runs", "--status", "stalled", "--json").json == []
+    assert cli("runs", "--status", "stalled", "--json").json == {"runs": [], "next": None}
     alive = cli("workers", "--json").json
     assert [w["alive"] for w in alive] == [True]
     assert "alive" in cli("workers").out

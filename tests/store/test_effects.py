@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import pytest
@@ -16,8 +16,10 @@ from control.app import App
 from control.core.ledger import verify
 from control.core.problem import Refusal
 from control.sdk.ports import Begun
+from control.store import runs
+from control.store.database import acting
 from control.store.item import Fence
-from tests.store.holding import claimed, contents, execute, head_of, installation, ledger, under
+from tests.store.holding import claimed, contents, execute, head_of, installation, ledger, put, under
 
 
 @dataclass
@@ -265,3 +267,29 @@ async def test_the_same_key_in_two_runs_is_two_effects(database: str) -> None:
             await end(app, at, outcome=str(fence.run_id))
         told = [(await begin(app, node(fence))).outcome for fence in (ours, next_run, theirs)]
     assert told == [str(fence.run_id) for fence in (ours, next_run, theirs)]
+
+
+SEEN: Final = """
+select concat(current_setting('control.tenants', true), current_setting('control.tenant', true)) as tenants,
+       (select count(*) from control.run) as runs
+"""
+
+
+async def test_no_tenant_stays_with_a_connection_that_others_will_use(database: str) -> None:
+    """Every connection of every pool, after effects, checkpoints and commands were read and written on them."""
+    fence = claimed(database)
+    async with installation(database, pool_limit=1) as app:
+        at = node(fence)
+        await begin(app, at)
+        await end(app, at, outcome=1)
+        assert (await begin(app, node(fence))).state == "done"
+        with pytest.raises(Refusal, match="division by zero"):
+            async with app.saver.reading() as conn, acting(conn, "control_flush", fence.tenant):
+                await conn.execute("select 1 / 0")
+        stored = await put(app, at, messages=["x"])
+        assert await app.saver.aget_tuple(stored) is not None
+        async with app.control().transaction() as conn:
+            assert (await runs.read_run(conn, fence.tenant, fence.run_id)).epoch == fence.epoch
+        for pool in (app.database.reader, app.database._commands, app.database._flushes):
+            async with pool.connection() as conn:
+                assert await (await conn.execute(SEEN)).fetchone() == {"tenants": "", "runs": 0}

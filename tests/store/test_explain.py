@@ -11,7 +11,6 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from control.store.runs import LOCK_CLASS
 from control.store.sql import read
 from control.testing.database import Databases, as_role
 
@@ -127,7 +126,7 @@ CASES: Final[dict[str, tuple[str, str, str, dict[str, Any], str]]] = {
         "control_claim",
         "claims",
         "lost",
-        {"class": LOCK_CLASS, "grace": timedelta(seconds=2), "limit": 200, "worker_id": uuid4()},
+        {"grace": timedelta(seconds=2), "limit": 200, "worker_id": uuid4()},
         "run_claimed",
     ),
     "blocked runs": (
@@ -147,7 +146,6 @@ CASES: Final[dict[str, tuple[str, str, str, dict[str, Any], str]]] = {
             "digests": ["none:1"],
             "free": 20,
             "actor": "worker:x",
-            "class": LOCK_CLASS,
         },
         "run_claimable",
     ),

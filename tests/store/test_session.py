@@ -12,17 +12,20 @@ from typing import Any
 
 import pytest
 
-from control.store.runs import LOCK_CLASS
 from control.store.session import Session
 from control.testing.database import as_role
 from tests.store.holding import execute
 
-HOLDERS = "select pid from pg_locks where locktype = 'advisory' and classid::bigint = %s and objsubid = 2 and granted"
-MARK = " and database = (select oid from pg_database where datname = current_database())"
+HOLDERS = """
+    select pid from pg_locks
+    where locktype = 'advisory' and classid::bigint = %s and objsubid = 2 and granted
+      and database = (select oid from pg_database where datname = current_database())
+"""
+CLASS = int.from_bytes(b"cntr", "big")
 
 
 def holders(conninfo: str) -> list[int]:
-    return [pid for (pid,) in execute(conninfo, HOLDERS + MARK, (LOCK_CLASS,))]
+    return [pid for (pid,) in execute(conninfo, HOLDERS, (CLASS,))]
 
 
 @contextmanager

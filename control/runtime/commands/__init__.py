@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
@@ -36,18 +36,21 @@ _ALONE: Final = frozenset({Verb.RETRY, Verb.REWIND})
 """Verbs that need a run which nobody holds, not even a worker that seems to be gone: it may come back and write."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Control:
-    """What a command works with. `tenant` is whose runs it sees, `by` who gives the orders."""
+    """What a command works with. `tenant` is whose runs it sees, `by` who gives the orders; `input_limit` is in bytes.
+    For the others see control/settings.py.
+    """
 
     database: Database
     tenant: str
     by: str
-    workflows: Mapping[str, Workflow] = field(default_factory=dict)
-    serde: StrictSerializer = field(default_factory=StrictSerializer)
-    crash_limit: int = 5
-    stall_after: timedelta = timedelta(seconds=120)
-    input_limit: int = 8 * 1024 * 1024  # bytes
+    workflows: Mapping[str, Workflow]
+    serde: StrictSerializer
+    crash_limit: int
+    stall_after: timedelta
+    failover_wait: timedelta
+    input_limit: int
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -69,7 +72,7 @@ class Control:
     async def look(self, conn: Connection, run: Run) -> tuple[Facts, datetime]:
         """The run's facts, and what time it is."""
         asked, at = await runs.standing(conn, run)
-        alive = run.worker_id is None or await runs.worker_alive(conn, run)
+        alive = run.worker_id is None or await runs.worker_alive(conn, run, grace=self.failover_wait)
         return runs.facts_of(run, asked, crash_limit=self.crash_limit, alive=alive), at
 
     async def facts(self, conn: Connection, run: Run) -> Facts:

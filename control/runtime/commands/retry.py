@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from uuid import UUID
 
 from control.core.lifecycle import Verb
@@ -14,15 +13,4 @@ from control.store.runs import Run
 async def retry(control: Control, run_id: UUID, *, reason: str | None = None) -> Run:
     """Queue the run again; finished steps are kept. Raises `no-such-run`, `verb-not-legal`, `thread-busy`."""
     async with control.changing(run_id, Verb.RETRY) as change:
-        again = replace(
-            change.run,
-            outcome=None,
-            outcome_at=None,
-            failure=None,
-            failure_class=None,
-            retry_at=None,
-            retries=0,
-            crashes=0,
-            woken_at=change.at,
-        )
-        return await change.save(again, [order(control, "retry", reason)])
+        return await change.save(change.run.afresh(change.at), [order(control, "retry", reason)])

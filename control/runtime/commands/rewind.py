@@ -51,26 +51,18 @@ async def rewind(control: Control, run_id: UUID, checkpoint_id: str | None = Non
         }
         told = [entry async for entry in entries(change.conn, control.tenant, run_id)]
         done = parts_at(told, origin)
-        return await change.save(_afresh(change, head, done), [*gone, ("rewound", control.by, body)])
+        return await change.save(_forked(change, head, done), [*gone, ("rewound", control.by, body)])
 
 
-def _afresh(change: Change, head: Head, done: tuple[str, ...]) -> Run:
+def _forked(change: Change, head: Head, done: tuple[str, ...]) -> Run:
     return replace(
-        change.run,
+        change.run.afresh(change.at),
         execution=head.state,
         head_checkpoint_id=head.checkpoint_id,
         head_step=head.step,
         parts=list(done),
-        outcome=None,
-        outcome_at=None,
-        failure=None,
-        failure_class=None,
-        retry_at=None,
-        retries=0,
-        crashes=0,
         cancel_at=None,
         cancel_by=None,
         fit=Fit.FITS,  # the next worker looks whether its version fits the checkpoint gone back to
-        woken_at=change.at,
         branch=change.run.branch + 1,
     )

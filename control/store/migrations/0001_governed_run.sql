@@ -67,6 +67,15 @@ create table control.worker (
 );
 create index worker_living on control.worker (lease_until) where ended_at is null;
 
+-- The first half of every worker's advisory lock: "cntr" as a number.
+create function control.lock_class() returns int language sql immutable parallel safe as 'select 1668183154';
+
+-- The locks of workers that a session holds at this moment. Reads what the server knows; nobody tries a lock.
+create view control.living as
+    select objid::bigint as lock_id from pg_locks
+    where locktype = 'advisory' and classid::bigint = control.lock_class() and objsubid = 2 and granted
+      and database = (select oid from pg_database where datname = current_database());
+
 create table control.thread (
     tenant     control.tenant_id not null,
     thread_id  text not null check (thread_id <> '' and length(thread_id) <= 255),
@@ -275,6 +284,7 @@ create policy claim on control.ledger for insert to control_claim with check (tr
 grant usage on schema control, public to control_command, control_flush, control_claim;
 grant select on control.migration to control_command, control_flush, control_claim;
 grant select on control.worker to control_command, control_flush;
+grant select on control.living to control_command, control_flush, control_claim;
 grant select, insert, update on control.worker to control_claim;
 
 grant select, insert on control.thread, control.run, control.run_input to control_command;

@@ -16,10 +16,7 @@ with recursive tenants as (
 ), held as materialized (
     select array_agg(distinct d) as digests from control.worker w, unnest(w.digests) d
     where w.ended_at is null and not w.draining and w.lease_until > clock_timestamp() and w.worker_id <> %(worker_id)s
-      and w.lock_id in (
-          select objid::bigint from pg_locks
-          where locktype = 'advisory' and classid::bigint = %(class)s and objsubid = 2 and granted
-            and database = (select oid from pg_database where datname = current_database()))
+      and w.lock_id in (select lock_id from control.living)
 ), busy as materialized (
     select tenant, count(*) as n from control.run where worker_id is not null group by tenant
 ), candidate as (
@@ -78,7 +75,7 @@ returning lock_id;
 -- :name hold
 -- The sign of life: held by the session until the process or its connection ends.
 -- locks: none
-select pg_try_advisory_lock(%(class)s, %(lock_id)s);
+select pg_try_advisory_lock(control.lock_class(), %(lock_id)s);
 
 -- :name renew
 -- The lease, and the server it was renewed on. Real time, not the tests' clock: moving that must not end the living.
@@ -99,12 +96,10 @@ update control.worker set ended_at = clock_timestamp(), lease_until = clock_time
 -- :name lost
 -- Claims whose holder is gone: its session lock is free, or its lease has run out. After a restart of the server every
 -- lock is free for a moment, so then a holder has `grace` to come back. A worker that signed off did not crash: it left
--- while its run would not stop. Reads pg_locks; nobody tries the lock.
+-- while its run would not stop.
 -- locks: none
 with living as (
-    select objid::bigint as lock_id from pg_locks
-    where locktype = 'advisory' and classid::bigint = %(class)s and objsubid = 2 and granted
-      and database = (select oid from pg_database where datname = current_database())
+    select lock_id from control.living
 )
 select r.tenant, r.run_id, r.epoch, r.worker_id,
        case when w.ended_at is not null then 'it left' when w.lock_id in (select lock_id from living)
@@ -127,7 +122,7 @@ from control.run where worker_id = %(worker_id)s;
 -- :name mark_blocking
 -- A node of this run that holds the event loop; shown until the run makes progress.
 -- locks: run
-update control.run set blocked_in = %(node)s, version = version
+update control.run set blocked_in = %(node)s
 where tenant = %(tenant)s and run_id = %(run_id)s and epoch = %(epoch)s and worker_id = %(worker_id)s
 returning run_id;
 
@@ -142,9 +137,7 @@ limit %(limit)s;
 -- Who works, and how much of it.
 -- locks: none
 select w.worker_id, w.kind, w.host, w.pid, w.started_at, w.lease_until, w.draining, w.ended_at,
-       exists (select from pg_locks l where l.locktype = 'advisory' and l.classid::bigint = %(class)s and l.objsubid = 2
-               and l.objid::bigint = w.lock_id and l.granted
-               and l.database = (select oid from pg_database where datname = current_database())) as alive
+       w.lock_id in (select lock_id from control.living) as alive
 from control.worker w where w.ended_at is null order by w.started_at;
 
 -- :name due

@@ -86,10 +86,7 @@ select control.clock() as now,
 select exists (
     select from control.worker w
     where w.worker_id = %(worker_id)s and w.lease_until > clock_timestamp()
-      and (w.lock_id in (
-               select objid::bigint from pg_locks
-               where locktype = 'advisory' and classid::bigint = %(class)s and objsubid = 2 and granted
-                 and database = (select oid from pg_database where datname = current_database()))
+      and (w.lock_id in (select lock_id from control.living)
            or (w.server_start_at <> pg_postmaster_start_time()
                and clock_timestamp() <= pg_postmaster_start_time() + %(grace)s))
 );
