@@ -27,6 +27,10 @@ CREATE FUNCTION control.link(seq bigint, at timestamp with time zone, kind text,
         seq || '|' || (extract(epoch from at) * 1000000)::bigint || '|' || kind || '|' || actor || '|' || epoch || '|',
         'UTF8') || digest $$;
 
+CREATE FUNCTION control.lock_class() RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$select 1668183154$$;
+
 CREATE FUNCTION control.refuse_change() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
@@ -101,6 +105,13 @@ CREATE TABLE control.ledger (
 );
 
 ALTER TABLE ONLY control.ledger FORCE ROW LEVEL SECURITY;
+
+CREATE VIEW control.living AS
+ SELECT (objid)::bigint AS lock_id
+   FROM pg_locks
+  WHERE ((locktype = 'advisory'::text) AND ((classid)::bigint = control.lock_class()) AND (objsubid = 2) AND granted AND (database = ( SELECT pg_database.oid
+           FROM pg_database
+          WHERE (pg_database.datname = current_database()))));
 
 CREATE TABLE control.migration (
     version integer NOT NULL,
@@ -390,6 +401,10 @@ GRANT SELECT,INSERT,UPDATE ON TABLE control.effect TO control_flush;
 GRANT SELECT,INSERT ON TABLE control.ledger TO control_command;
 GRANT SELECT,INSERT ON TABLE control.ledger TO control_flush;
 GRANT INSERT ON TABLE control.ledger TO control_claim;
+
+GRANT SELECT ON TABLE control.living TO control_command;
+GRANT SELECT ON TABLE control.living TO control_flush;
+GRANT SELECT ON TABLE control.living TO control_claim;
 
 GRANT SELECT ON TABLE control.migration TO control_command;
 GRANT SELECT ON TABLE control.migration TO control_flush;
