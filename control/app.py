@@ -21,6 +21,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from control import settings as configuration
+from control.core.principal import Principal
 from control.runtime.commands import Control
 from control.settings import Settings
 from control.store import embedded
@@ -66,10 +67,12 @@ class App:
             self.saver.serde.allow(workflow.allowed)
         return loaded
 
-    def control(self, *, by: str | None = None, workflows: bool = False) -> Control:
-        """The commands, as given by a person; `workflows` where one of them starts a run."""
-        given = self.workflows if workflows else {}
-        return _control(self.settings, self.database, self.saver.serde, by=by, workflows=given)
+    def control(self, *, principal: Principal | None = None, by: str | None = None, workflows: bool = False) -> Control:
+        """The commands, as given by a principal, or by whoever runs this process, who may be named by `by`;
+        `workflows` where one of them starts a run.
+        """
+        who, given = principal or local_person(self.settings, by), self.workflows if workflows else {}
+        return _control(self.settings, self.database, self.saver.serde, principal=who, workflows=given)
 
     def worker(self) -> Worker:
         from control.runtime.attempt import Tools
@@ -132,7 +135,7 @@ async def commanding(settings: Settings, *, by: str | None = None) -> AsyncItera
     database = Database(await asyncio.to_thread(address, settings), size=settings.pool_limit)
     await database.open()
     try:
-        yield _control(settings, database, _serde(settings), by=by)
+        yield _control(settings, database, _serde(settings), principal=local_person(settings, by))
     finally:
         await database.close()
 
@@ -167,13 +170,12 @@ def _control(
     database: Database,
     serde: StrictSerializer,
     *,
-    by: str | None,
+    principal: Principal,
     workflows: Mapping[str, Workflow] | None = None,
 ) -> Control:
     return Control(
         database=database,
-        tenant=settings.tenant,
-        by=by or _person(),
+        principal=principal,
         workflows=workflows or {},
         serde=serde,
         crash_limit=settings.crash_limit,
@@ -181,6 +183,11 @@ def _control(
         failover_wait=timedelta(seconds=settings.failover_wait_s),
         input_limit=settings.input_limit_mb * 1024 * 1024,
     )
+
+
+def local_person(settings: Settings, by: str | None = None) -> Principal:
+    """Whoever works on the database itself: named by `by` or by the account, with the roles that settings give."""
+    return Principal(by or _person(), settings.tenant, roles=frozenset(settings.local_roles))
 
 
 def _serde(settings: Settings) -> StrictSerializer:

@@ -67,6 +67,11 @@ class Settings(BaseSettings):
 
     data_dir: Path = _ours(".control", "The folder of the embedded PostgreSQL and of its log.")
     tenant: _Name = _ours("default", "The tenant that a command acts for unless it names another.")
+    local_roles: Annotated[tuple[str, ...], NoDecode] = _ours(
+        "admin",
+        "The roles of whoever gives orders on the database itself, as this command line does, comma-separated. No"
+        " protection: whoever holds the database's address can set it.",
+    )
     config: Path = _ours("langgraph.json", "The file that names the workflows, in LangGraph's own format.")
     redact: Annotated[tuple[str, ...], NoDecode] = _ours(
         (),
@@ -106,7 +111,7 @@ class Settings(BaseSettings):
             raise ValueError("This is no address of a PostgreSQL database, such as postgresql://user@host:5432/name")
         return value
 
-    @field_validator("redact", mode="before")
+    @field_validator("redact", "local_roles", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value

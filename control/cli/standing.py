@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from control.core.facts import Facts
-from control.core.lifecycle import Verdict, next_verbs
+from control.core.lifecycle import Verdict
 from control.core.run_status import RunStatus, derive
 from control.core.translation import WORDS
 
 if TYPE_CHECKING:
+    from control.runtime.authority import Authority
     from control.runtime.commands import Control
     from control.store.questions import Approval
     from control.store.runs import Run
@@ -27,14 +28,15 @@ class Standing:
     facts: Facts
     status: RunStatus
     at: datetime
+    authority: Authority
     nodes: tuple[str, ...] = ()
     questions: tuple[Approval, ...] = ()
     effects: tuple[dict[str, Any], ...] = field(default=())
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
-        """What may be done next, and why not the rest. `start` is never done to a run."""
-        return next_verbs(self.status.word, self.facts)[1:]
+        """What whoever looks may do next, and why not the rest. `start` is never done to a run."""
+        return self.authority.next_verbs(self.run, self.status.word, self.facts)[1:]
 
 
 async def find(control: Control, name: str) -> UUID:
@@ -61,6 +63,7 @@ async def standing(control: Control, run_id: UUID, *, close: bool = False) -> St
             facts,
             status,
             at,
+            await control.authority(conn),
             nodes=head.next if head else tuple(dict.fromkeys(asking)),
             questions=tuple(await questions.open_approvals(conn, run)) if close else (),
             effects=tuple(await listing.effects(conn, control.tenant, run_id)) if close else (),

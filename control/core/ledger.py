@@ -69,7 +69,11 @@ BODY_KEYS: Final[Mapping[Kind, str]] = {
     Kind.UNFIT: "digest why",
 }
 """The keys of each body; a question mark means that the key may be absent. Instants (`_at`) are ISO 8601 in UTC, spans
-(`_in_s`) seconds from the entry's own instant. `why` of `woken` is `retry` or `start`: what its time came for."""
+(`_in_s`) seconds from the entry's own instant. What a principal did also holds the keys of `LEAVE`. `why` of `woken` is
+`retry` or `start`: what its time came for."""
+
+LEAVE: Final = ("rules", "policy", "request")
+"""The keys of what permitted it: the ids of the rules, the version of the policy, and the request that it answered."""
 
 START: Final = bytes(32)
 """What the first entry is chained to."""

@@ -31,6 +31,9 @@ class Verb(StrEnum):
     RESTART = "restart"
     REWIND = "rewind"
     SIGNAL = "signal"
+    INJECT = "inject"
+    REASSIGN = "reassign"
+    DELETE = "delete"
 
 
 VERB_NOT_LEGAL: Final = Problem(
@@ -60,6 +63,10 @@ def _nothing_to_approve(facts: Facts) -> str | None:
 def _nothing_to_answer(facts: Facts) -> str | None:
     open_one = any(ask.kind is not AskKind.APPROVAL for ask in facts.asks)
     return None if open_one else "No question is open: none was asked, or it was answered already."
+
+
+def _nothing_asked(facts: Facts) -> str | None:
+    return None if facts.asks else "No question is open that somebody else could be asked."
 
 
 def _no_checkpoint(facts: Facts) -> str | None:
@@ -106,6 +113,9 @@ LEGAL: Final[Mapping[Verb, Mapping[Status, Objection]]] = {
     Verb.RESTART: _each(_none, (*_ENDED, Status.BLOCKED)),
     Verb.REWIND: _each(_no_checkpoint, (*_AT_REST, Status.SUCCEEDED, Status.PARTIAL, Status.FAILED, Status.ABANDONED)),
     Verb.SIGNAL: _each(_none, (*_ACTIVE, Status.PAUSED, Status.BLOCKED)),
+    Verb.INJECT: _each(_none, (*_ACTIVE, Status.PAUSED)),
+    Verb.REASSIGN: _each(_nothing_asked, (*_ACTIVE, Status.PAUSED)),
+    Verb.DELETE: _each(_none, _ENDED),
 }
 
 EFFECT: Final[Mapping[Verb, str]] = {
@@ -120,6 +130,9 @@ EFFECT: Final[Mapping[Verb, str]] = {
     Verb.RESTART: "A new run begins from the first input; this one stays as it is.",
     Verb.REWIND: "It goes back to an earlier checkpoint; questions that are open now are withdrawn.",
     Verb.SIGNAL: "A step that waits for the signal wakes; without one, the signal is kept for the next.",
+    Verb.INJECT: "What is given is taken into account from its next step on.",
+    Verb.REASSIGN: "Somebody else is asked; what was asked stays the same.",
+    Verb.DELETE: "Its checkpoints are deleted; what the ledger says of it stays.",
 }
 """What a legal verb does, for the person about to choose it."""
 
@@ -135,6 +148,9 @@ _REFUSED: Final[Mapping[Verb, str]] = {
     Verb.RESTART: "Only a run that has ended or is blocked is restarted; cancel it first.",
     Verb.REWIND: "Only a run that no worker holds or may take is rewound; pause it first.",
     Verb.SIGNAL: "Nothing in it can wait for a signal any more.",
+    Verb.INJECT: "Nothing in it will take new context into account.",
+    Verb.REASSIGN: "Its questions can no longer be decided by anybody.",
+    Verb.DELETE: "Only a run that has ended is deleted; cancel it first.",
 }
 
 _REFUSED_IN: Final[Mapping[tuple[Verb, Status], str]] = {
@@ -149,6 +165,7 @@ _REFUSED_IN: Final[Mapping[tuple[Verb, Status], str]] = {
     (Verb.RESTART, Status.COMPENSATING): "What it had done is being undone; restart it once that is over.",
     (Verb.ANSWER, Status.BLOCKED): "An answer could not be delivered while it is blocked.",
     (Verb.APPROVE, Status.BLOCKED): "A decision could not be delivered while it is blocked.",
+    (Verb.REASSIGN, Status.BLOCKED): "A decision could not be delivered while it is blocked.",
     (Verb.REJECT, Status.BLOCKED): "A decision could not be delivered while it is blocked.",
 }
 

@@ -14,7 +14,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -23,6 +23,7 @@ from langgraph.pregel import Pregel
 
 from control.app import App, opened
 from control.core.ledger import Entry, Kind
+from control.core.principal import Principal
 from control.core.run_status import RunStatus, derive
 from control.runtime.commands import Control
 from control.runtime.worker import Worker
@@ -35,12 +36,16 @@ from control.store.runs import Run
 
 @dataclass
 class Stage:
-    """A running installation. `control` gives orders as "tester"; `worker` is None until `work` starts one."""
+    """A running installation. `control` gives orders as `tester()`; `worker` is None until `work` starts one."""
 
     app: App
     control: Control
     conninfo: str
     worker: Worker | None = None
+
+    def acting(self, *roles: str, id: str = "somebody", **about: Any) -> Control:
+        """The commands, as given by somebody with these roles; `about` are other fields of `Principal`."""
+        return replace(self.control, principal=Principal(id, self.control.tenant, roles=frozenset(roles), **about))
 
     async def run(self, run_id: UUID) -> Run:
         """The run's row."""
@@ -92,12 +97,17 @@ async def staged(
     workflows = {name: describe(name, graph) for name, graph in graphs.items()}
     given: dict[str, Any] = {"poll_s": 0.1, "takeover_poll_s": 0.1, **settings}
     async with opened(Settings(**given), Address.of(conninfo, login=True), workflows) as app:
-        stage = Stage(app, app.control(by="tester", workflows=True), conninfo)
+        stage = Stage(app, app.control(principal=tester(app.settings.tenant), workflows=True), conninfo)
         if not work:
             yield stage
             return
         async with stage.working():
             yield stage
+
+
+def tester(tenant: str = "default") -> Principal:
+    """A person who may do everything."""
+    return Principal("tester", tenant, roles=frozenset({"admin"}))
 
 
 _ENTRIES = "select seq, at, kind, actor, epoch, body, hash from control.ledger where run_id = %s order by seq"

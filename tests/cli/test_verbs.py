@@ -29,7 +29,7 @@ def test_a_run_is_followed_to_its_end(cli: Cli) -> None:
     assert last["status"] == "succeeded"
     assert last["progress"] == {"done": 3, "total": 3, "parts": ["one", "two", "three"], "nodes": []}
     assert last["words"]["a2a"] == "completed"
-    assert {v["verb"] for v in last["next"] if v["allowed"]} == {"restart", "rewind"}
+    assert {v["verb"] for v in last["next"] if v["allowed"]} == {"restart", "rewind", "delete"}
     assert seen and all(step["run_id"] == last["run_id"] for step in seen)
 
 

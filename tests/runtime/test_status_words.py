@@ -127,26 +127,38 @@ class Expected:
 
 DAY: Final = timedelta(days=1)
 EXPECTED: Final[dict[Scene, Expected]] = {
-    succeeded: Expected("succeeded", "Every step it had to take is done.", "restart rewind", nodes="a b c"),
-    partial: Expected("partial", "1 part failed and an error handler stood in", "restart rewind", nodes="broken"),
-    failed: Expected("failed", "ValueError: it can never work", "retry restart rewind", nodes="a b"),
-    retried: Expected("succeeded", "Every step it had to take is done.", "restart rewind", nodes="a b b c"),
-    poisoned: Expected("failed", "cannot advance", "restart rewind", nodes="split"),
-    waiting_on_time: Expected("waiting", "part waits until", "pause cancel rewind signal", 10 * DAY, "a"),
-    waiting_for_a_signal: Expected("waiting", "waited for the signal “go”", "pause cancel rewind signal", nodes="a"),
-    not_yet: Expected("waiting", "not to start before", "pause cancel signal", DAY),
+    succeeded: Expected("succeeded", "Every step it had to take is done.", "restart rewind delete", nodes="a b c"),
+    partial: Expected(
+        "partial", "1 part failed and an error handler stood in", "restart rewind delete", nodes="broken"
+    ),
+    failed: Expected("failed", "ValueError: it can never work", "retry restart rewind delete", nodes="a b"),
+    retried: Expected("succeeded", "Every step it had to take is done.", "restart rewind delete", nodes="a b b c"),
+    poisoned: Expected("failed", "cannot advance", "restart rewind delete", nodes="split"),
+    waiting_on_time: Expected("waiting", "part waits until", "pause cancel rewind signal inject", 10 * DAY, "a"),
+    waiting_for_a_signal: Expected(
+        "waiting", "waited for the signal “go”", "pause cancel rewind signal inject", nodes="a"
+    ),
+    not_yet: Expected("waiting", "not to start before", "pause cancel signal inject", DAY),
     awaiting_approval: Expected(
-        "awaiting_approval", "“sign” has waited for an approval", "pause approve reject cancel rewind signal", nodes="a"
+        "awaiting_approval",
+        "“sign” has waited for an approval",
+        "pause approve reject cancel rewind signal inject reassign",
+        nodes="a",
     ),
     awaiting_input: Expected(
-        "awaiting_input", "“How much?” has waited for an answer", "pause answer cancel rewind signal", nodes="a"
+        "awaiting_input",
+        "“How much?” has waited for an answer",
+        "pause answer cancel rewind signal inject reassign",
+        nodes="a",
     ),
-    paused_while_running: Expected("paused", "tester ordered it paused", "resume cancel rewind signal", nodes="a b"),
+    paused_while_running: Expected(
+        "paused", "tester ordered it paused", "resume cancel rewind signal inject", nodes="a b"
+    ),
     paused_while_waiting: Expected(
-        "paused", "tester ordered it paused", "resume approve reject cancel rewind signal", nodes="a"
+        "paused", "tester ordered it paused", "resume approve reject cancel rewind signal inject reassign", nodes="a"
     ),
-    cancelled_while_waiting: Expected("cancelled", "tester ordered it cancelled", "restart", nodes="a"),
-    cancelled_while_running: Expected("cancelled", "tester ordered it cancelled", "restart", nodes="a b"),
+    cancelled_while_waiting: Expected("cancelled", "tester ordered it cancelled", "restart delete", nodes="a"),
+    cancelled_while_running: Expected("cancelled", "tester ordered it cancelled", "restart delete", nodes="a b"),
 }
 
 
@@ -209,7 +221,7 @@ async def test_queued_until_a_worker_comes(database: str, cues: Cues) -> None:
         told = await stage.status(run_id)
         assert told.word == "queued" and "the next free worker takes it" in told.because[-1]
         assert (told.progress.done, told.progress.total) == (0, 3)
-        assert await legal_verbs(stage, run_id) == {"pause", "cancel", "signal"}
+        assert await legal_verbs(stage, run_id) == {"pause", "cancel", "signal", "inject"}
     async with staged(database, graphs("line"), work=False) as stage:
         assert await stage.status(run_id) == told
         async with stage.working():
@@ -229,7 +241,7 @@ async def test_running_then_stalled_then_running_again(database: str, cues: Cues
         assert running.progress.parts == ("a",) and _is(running.until, after=running.since)
         stalled = await stage.until(run_id, "stalled")
         assert "nothing has moved since" in stalled.because[-1] and stalled.since == running.until
-        assert await legal_verbs(stage, run_id) == {"pause", "cancel", "signal"}
+        assert await legal_verbs(stage, run_id) == {"pause", "cancel", "signal", "inject"}
     async with staged(database, graphs("line"), work=False, stall_after_s=0.5) as stage:
         assert (await stage.status(run_id)) == stalled
         cues.take("b")
@@ -263,7 +275,7 @@ async def test_a_run_that_kills_its_workers_is_abandoned(database: str, cues: Cu
         told = await until_let_go(stage, run_id)
         assert told.because == ("2 workers were lost while working on it, and the limit is 2.",)
         assert told.facets == {Facet.RESUMED}
-        assert await legal_verbs(stage, run_id) == {"retry", "restart", "rewind"}
+        assert await legal_verbs(stage, run_id) == {"retry", "restart", "rewind", "delete"}
     assert cues.seen() == ["a", "b", "b"] and len(set(cues.pids("b"))) == 2
     async with staged(database, graphs("line"), crash_limit=2) as stage:
         assert await stage.status(run_id) == told

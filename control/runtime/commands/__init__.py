@@ -1,23 +1,27 @@
 """Commands: what people order. One module for each verb.
 
-A command locks the run, reads its facts, asks `core.lifecycle` whether the verb is legal now, changes the facts, and
-lets `store.runs.save_run` derive the status and append to the ledger, all in one transaction. It holds no rule of its
-own. Workers are told when that transaction commits.
+A command locks the run, reads its facts, asks `authority` whether the verb is legal now and permitted to whoever gives
+the order, changes the facts, and lets `store.runs.save_run` derive the status and append to the ledger, all in one
+transaction. It holds no rule of its own. What it appends names the rules that permitted it and the version of the
+policy. Workers are told when that transaction commits.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from control.core.facts import Facts
-from control.core.lifecycle import VERB_NOT_LEGAL, Verb, require
+from control.core.lifecycle import VERB_NOT_LEGAL, Verb
+from control.core.principal import Principal
 from control.core.problem import Problem
 from control.core.run_status import RunStatus, derive
+from control.policy.cedar import default_text, parsed
+from control.runtime.authority import Authority, Grant
 from control.store import runs
 from control.store.database import Connection, Database
 from control.store.runs import Entry, Run
@@ -38,19 +42,31 @@ _ALONE: Final = frozenset({Verb.RETRY, Verb.REWIND})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Control:
-    """What a command works with. `tenant` is whose runs it sees, `by` who gives the orders; `input_limit` is in bytes.
+    """What a command works with. `principal` is who gives the orders, and for which tenant; `input_limit` is in bytes.
     For the others see control/settings.py.
     """
 
     database: Database
-    tenant: str
-    by: str
+    principal: Principal
     workflows: Mapping[str, Workflow]
     serde: StrictSerializer
     crash_limit: int
     stall_after: timedelta
     failover_wait: timedelta
     input_limit: int
+
+    @property
+    def tenant(self) -> str:
+        return self.principal.tenant
+
+    @property
+    def by(self) -> str:
+        """The principal's name in the ledger."""
+        return self.principal.actor
+
+    async def authority(self, conn: Connection) -> Authority:
+        """What the principal may do, under the policy in force in this transaction."""
+        return Authority(parsed(default_text()), self.principal)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -59,15 +75,18 @@ class Control:
 
     @asynccontextmanager
     async def changing(self, run_id: UUID, verb: Verb) -> AsyncIterator[Change]:
-        """A transition that this verb makes, if the run's state allows it. Raises `no-such-run`, `verb-not-legal`."""
+        """A transition that this verb makes, if policy permits it and the run's state allows it.
+
+        Raises `no-such-run`, `not-permitted`, `agreement-needed`, `verb-not-legal`.
+        """
         async with self.transaction() as conn:
             run = await runs.lock_run(conn, self.tenant, run_id)
             facts, at = await self.look(conn, run)
-            change = Change(self, conn, run, at, facts)
-            require(verb, change.status.word, change.facts)
+            status = derive(facts, now=at, stall_after=self.stall_after)
+            grant = (await self.authority(conn)).require_verb(verb, run, status.word, facts=facts)
             if run.worker_id is not None and verb in _ALONE:
                 raise VERB_NOT_LEGAL.because("Its worker was lost a moment ago, and a peer is about to take it over.")
-            yield change
+            yield Change(self, conn, run, at=at, facts=facts, grant=grant)
 
     async def look(self, conn: Connection, run: Run) -> tuple[Facts, datetime]:
         """The run's facts, and what time it is."""
@@ -81,17 +100,27 @@ class Control:
 
 @dataclass(slots=True)
 class Change:
-    """A locked run about to be changed."""
+    """A locked run about to be changed, and what permits it."""
 
     control: Control
     conn: Connection
     run: Run
+    _: KW_ONLY
     at: datetime
     facts: Facts
+    grant: Grant
 
     @property
     def status(self) -> RunStatus:
         return derive(self.facts, now=self.at, stall_after=self.control.stall_after)
+
+    def entry(self, kind: str, body: dict[str, Any]) -> Entry:
+        """The ledger's entry for what the principal did, with what permitted it."""
+        return kind, self.control.by, body | self.grant.body
+
+    def order(self, verb: Verb, reason: str | None = None) -> Entry:
+        """The ledger's entry for an order."""
+        return self.entry("ordered", {"verb": verb.value} | ({"reason": reason} if reason else {}))
 
     async def save(self, run: Run, entries: Iterable[Entry]) -> Run:
         """Write the changed run, and tell the worker that holds it."""

@@ -93,8 +93,8 @@ async def _decide(
             by=control.by,
             at=change.at,
         )
-        entry = questions.decided(question.interrupt_id, word, text, note=note, by=control.by)
-        return await change.save(replace(change.run, woken_at=change.at), [entry])
+        kind, _, body = questions.decided(question.interrupt_id, word, text, note=note, by=control.by)
+        return await change.save(replace(change.run, woken_at=change.at), [change.entry(kind, body)])
 
 
 async def _refuse_second(control: Control, run_id: UUID, interrupt_id: str) -> None:

@@ -8,7 +8,6 @@ from uuid import UUID
 from control.core.facts import OutcomeKind
 from control.core.lifecycle import Verb
 from control.runtime.commands import Control
-from control.runtime.commands.cancel import order
 from control.store.runs import Run
 
 
@@ -16,7 +15,7 @@ async def pause(control: Control, run_id: UUID, *, reason: str | None = None) ->
     """Order a pause. Raises `no-such-run`, `verb-not-legal`."""
     async with control.changing(run_id, Verb.PAUSE) as change:
         paused = replace(change.run, pause_at=change.at, pause_by=control.by)
-        return await change.save(paused, [order(control, "pause", reason)])
+        return await change.save(paused, [change.order(Verb.PAUSE, reason)])
 
 
 async def resume(control: Control, run_id: UUID) -> Run:
@@ -25,4 +24,4 @@ async def resume(control: Control, run_id: UUID) -> Run:
         run = replace(change.run, pause_at=None, pause_by=None, woken_at=change.at)
         if run.outcome == OutcomeKind.BREAKPOINT:
             run = replace(run, outcome=None, outcome_at=None)
-        return await change.save(run, [order(control, "resume")])
+        return await change.save(run, [change.order(Verb.RESUME)])

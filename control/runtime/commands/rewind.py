@@ -51,7 +51,7 @@ async def rewind(control: Control, run_id: UUID, checkpoint_id: str | None = Non
         }
         told = [entry async for entry in entries(change.conn, control.tenant, run_id)]
         done = parts_at(told, origin)
-        return await change.save(_forked(change, head, done), [*gone, ("rewound", control.by, body)])
+        return await change.save(_forked(change, head, done), [*gone, change.entry("rewound", body)])
 
 
 def _forked(change: Change, head: Head, done: tuple[str, ...]) -> Run:

@@ -20,4 +20,4 @@ async def signal(control: Control, run_id: UUID, name: str, *, payload: Any = No
         await questions.add_signal(change.conn, change.run, name, payload=text, by=control.by, at=change.at)
         fired = await questions.fire(change.conn, change.run, at=change.at)
         run = replace(change.run, woken_at=change.at) if fired else change.run
-        return await change.save(run, [("signalled", control.by, {"name": name}), *fired])
+        return await change.save(run, [change.entry("signalled", {"name": name}), *fired])

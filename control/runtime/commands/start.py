@@ -6,6 +6,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
+from control.core.lifecycle import Verb
+from control.core.run_status import Status
+from control.policy.port import Resource
 from control.runtime.commands import Control, check_size
 from control.runtime.workflows import pick
 from control.store import runs
@@ -26,8 +29,8 @@ async def start(
 ) -> Run:
     """Accept an input; the run is queued when this returns. A `run_id` given twice starts one run.
 
-    Raises `unknown-workflow`, `invalid-input`, `input-too-large`, `thread-busy`, `state-not-serialisable`,
-    `type-not-allowed`.
+    Raises `not-permitted`, `agreement-needed`, `unknown-workflow`, `invalid-input`, `input-too-large`, `thread-busy`,
+    `state-not-serialisable`, `type-not-allowed`.
     """
     described = pick(control.workflows, workflow)
     kind, data = control.serde.dumps_typed(described.check_input(value))
@@ -48,12 +51,29 @@ async def start(
             "not_before": not_before,
             "parts_total": described.parts_total,
         }
+        grant = (await control.authority(conn)).require(Verb.START, _wanted(row))
         run = await runs.add_run(conn, row, (kind, data))
         if run is None:
             return await runs.read_run(conn, control.tenant, run_id)
         return await runs.save_run(
-            conn, run, [("accepted", control.by, _accepted(run, control))], at=at, crash_limit=control.crash_limit
+            conn,
+            run,
+            [("accepted", control.by, _accepted(run, control) | grant.body)],
+            at=at,
+            crash_limit=control.crash_limit,
         )
+
+
+def _wanted(row: dict[str, Any]) -> Resource:
+    """The run to be, as policy sees it."""
+    attributes = {name: row[name] for name in ("thread_id", "workflow", "created_by", "priority")}
+    return Resource(
+        "Run",
+        str(row["run_id"]),
+        row["tenant"],
+        attributes | {"status": Status.QUEUED.value},
+        of=(("Thread", row["thread_id"]),),
+    )
 
 
 def _accepted(run: Run, control: Control) -> dict[str, Any]:
