@@ -14,7 +14,7 @@ from control.cli import options, output
 from control.cli.lifecycle import order
 from control.cli.options import AsJson, Note, Question, RunName, Wait
 from control.cli.session import with_control
-from control.core.answer import Word
+from control.core.answer import Said, Word
 
 if TYPE_CHECKING:
     from control.runtime.commands import Control
@@ -28,18 +28,39 @@ Answer = Annotated[
 ]
 
 
+Edit = Annotated[
+    str | None,
+    typer.Option("--edit", metavar="JSON", help="Arguments of the action to change; the others stay as they are."),
+]
+Decisions = Annotated[
+    str | None,
+    typer.Option(
+        "--decisions", metavar="JSON", help='One for each action, in order: ["approve", {"type": "reject", …}].'
+    ),
+]
+Digest = Annotated[
+    str | None, typer.Option("--digest", metavar="HEX", help="Of the packet that was shown; refused if it changed.")
+]
+
+
 def approve(
     ctx: typer.Context,
     run: RunName,
     *,
     question: Question = None,
     answer: Answer = None,
+    edit: Edit = None,
+    decisions: Decisions = None,
+    digest: Digest = None,
     note: Note = None,
     wait: Wait = False,
     as_json: AsJson = False,
 ) -> None:
     """Approve what a run asks leave for. `control show` has the evidence."""
-    given = _Given(Word.APPROVED, options.json_text(answer), question, note)
+    said = Said(
+        Word.APPROVED, options.json_text(answer), options.json_text(edit), options.json_text(decisions), note=note
+    )
+    given = _Given(said, question, digest)
     order(ctx, run, given.decide, wait=wait, as_json=as_json)
 
 
@@ -48,12 +69,14 @@ def reject(
     run: RunName,
     *,
     question: Question = None,
+    digest: Digest = None,
     note: Note = None,
     wait: Wait = False,
     as_json: AsJson = False,
 ) -> None:
     """Reject what a run asks leave for."""
-    order(ctx, run, _Given(Word.REJECTED, None, question, note).decide, wait=wait, as_json=as_json)
+    given = _Given(Said(Word.REJECTED, note=note), question, digest)
+    order(ctx, run, given.decide, wait=wait, as_json=as_json)
 
 
 def answer(
@@ -69,7 +92,7 @@ def answer(
     as_json: AsJson = False,
 ) -> None:
     """Answer what a run asks, or say whether an effect in doubt has happened."""
-    given = _Given(Word.ANSWERED, options.json_text(value), question, note)
+    given = _Given(Said(Word.ANSWERED, options.json_text(value), note=note), question, None)
     order(ctx, run, given.decide, wait=wait, as_json=as_json)
 
 
@@ -101,16 +124,24 @@ def approvals(
 class _Given:
     """What was said, to be recorded as the decision of a question."""
 
-    word: Word
-    answer: Any
+    said: Said
     interrupt_id: str | None
-    note: str | None
+    digest: str | None
 
     async def decide(self, control: Control, run_id: UUID) -> Run:
         from control.runtime.commands.decide import decide
 
+        said = self.said
         return await decide(
-            control, run_id, self.word, answer=self.answer, interrupt_id=self.interrupt_id, note=self.note
+            control,
+            run_id,
+            said.word,
+            answer=said.answer,
+            edit=said.edit,
+            decisions=said.decisions,
+            interrupt_id=self.interrupt_id,
+            digest=self.digest,
+            note=said.note,
         )
 
 

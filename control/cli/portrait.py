@@ -15,18 +15,24 @@ from control.cli.follow import parts
 from control.cli.output import moment, span, table, text, visible, word
 from control.cli.standing import Standing
 from control.core.lifecycle import Verb
+from control.core.packet import Action, Choice, Shape
 from control.core.translation import WORDS
 
 if TYPE_CHECKING:
     from control.store.questions import Approval
 
 _LINES: Final = (
+    ("rules", "asked by rule"),
     ("risk", "risk"),
     ("confidence", "confidence"),
+    ("cost_usd", "cost so far, USD"),
     ("reversible", "can be undone"),
     ("on_yes", "on yes"),
     ("on_no", "on no"),
     ("on_silence", "on silence"),
+    ("waits", "waits on it"),
+    ("fresh", "fresh while"),
+    ("gate", "needs"),
 )
 _BETWEEN: Final = " · "
 _HOW: Final = {"called": "called", "probed": "found done", "told": "a person said so", None: ""}
@@ -76,23 +82,37 @@ def asking(question: Approval, standing: Standing) -> Panel:
 
 def _question(question: Approval, standing: Standing) -> Table:
     """The packet, readably; whatever has no line of its own is shown as it is."""
-    packet: Any = json.loads(question.packet)
+    packet = question.asks
     grid = _grid()
-    grid.add_row(text("question"), text(f"{question.interrupt_id} ({question.kind}), asked by {question.node}"))
-    if not isinstance(packet, Mapping) or not str(packet.get("type", "")).startswith("control."):
-        grid.add_row(text("shown"), text(_told(packet)))
-    else:
-        grid.add_row(text("action"), _pairs(packet["action"])) if packet.get("action") else None
-        for item in packet.get("evidence") or ():
-            grid.add_row(text("evidence"), _piece(item))
-        for key, label in _LINES:
-            if packet.get(key) is not None:
-                grid.add_row(text(label), text(_told(packet[key])))
+    asker = f"{question.node} for {packet.asked_by}" if packet.asked_by else question.node
+    grid.add_row(text("question"), text(f"{question.interrupt_id} ({question.kind}), asked by {asker}"))
+    if packet.shape is Shape.OPEN:
+        grid.add_row(text("shown"), text(_told(packet.value)))
+    elif packet.shape is Shape.APPROVAL:
+        grid.add_row(text("action"), _pairs(packet.actions[0].args)) if packet.actions[0].args else None
+    for number, action in enumerate(() if packet.shape is Shape.APPROVAL else packet.actions, start=1):
+        grid.add_row(text(f"action {number}" if len(packet.actions) > 1 else "action"), _action(action))
+    for item in packet.evidence:
+        grid.add_row(text("evidence"), _piece(item))
+    for key, label in _LINES:
+        if (value := getattr(packet, key)) not in (None, (), {}):
+            grid.add_row(text(label), text(_told(value)))
     if question.expires_at:
         grid.add_row(text("decide by"), text(moment(question.expires_at)))
     if answers := _answers(question):
         grid.add_row(text("takes"), text(answers))
+    grid.add_row(text("digest"), text(bytes(question.packet_digest).hex()))
     grid.add_row(text("settle it"), text(_command(question, standing), "bold"))
+    return grid
+
+
+def _action(action: Action) -> RenderableType:
+    """One call: its name, each of its arguments, and what may be said of it."""
+    grid = _grid()
+    grid.add_row(text(action.name, "bold"), text(action.description or ""))
+    for key, value in action.args.items():
+        grid.add_row(text(key, "dim"), text(_told(value)))
+    grid.add_row(text("takes", "dim"), text(", ".join(c.value for c in Choice if c in action.allowed) or "nothing"))
     return grid
 
 
@@ -149,11 +169,14 @@ def _resolved(field: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[st
 
 
 def _command(question: Approval, standing: Standing) -> str:
-    run = str(standing.run.run_id)[:8]
-    which = f" --question {question.interrupt_id}" if len(standing.questions) > 1 else ""
-    if question.kind == "approval":
-        return f"control approve {run}{which}   or   control reject {run}{which}"
-    return f"control answer {run} JSON{which}"
+    run, which = str(standing.run.run_id)[:8], f"--question {question.interrupt_id}"
+    if question.kind != "approval":
+        return f"control answer {run} JSON {which}"
+    packet = question.asks
+    edits = any(Choice.EDIT in action.allowed for action in packet.actions)
+    more = "--decisions JSON" if len(packet.actions) > 1 else "--edit JSON" if edits else ""
+    or_more = f", also with {more}" if more else ""
+    return f"control approve {run} {which}   or   control reject {run} {which}{or_more}"
 
 
 def _effect(row: dict[str, Any]) -> tuple[Any, ...]:

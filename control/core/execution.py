@@ -59,8 +59,8 @@ class OpenInterrupt:
     """A question that an unfinished task asked. `value` and `schema` are plain data, never a foreign class.
 
     `ns` is the checkpoint namespace of the asking task, `task_id` the root task that carries it. An `answered` one was
-    consumed already: its task failed, or moved on, afterwards, and a second answer would be ignored. `id` is empty
-    where the rows are encrypted.
+    consumed already: its task failed, or moved on, afterwards, and a second answer would be ignored. `earlier`
+    counts the answers that the asking task held before it. `id` is empty where the rows are encrypted.
     """
 
     id: str
@@ -70,6 +70,7 @@ class OpenInterrupt:
     task_id: str
     ns: str
     answered: bool = False
+    earlier: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,5 +257,6 @@ def _questions(name: str, traces: Sequence[Trace], askers: _Askers) -> tuple[Ope
                 task_id=trace.task_id,
                 ns=ns,
                 answered=askers.answered(question, asker, ns),
+                earlier=asker.answers,
             )
     return tuple(found.values())

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables import RunnableConfig
 from langgraph.errors import GraphDrained
 from langgraph.graph.state import CompiledStateGraph
@@ -24,10 +25,12 @@ from langgraph.pregel import Pregel
 from langgraph.runtime import RunControl
 from langgraph.types import Command
 
+from control.core.answer import is_plain_yes
 from control.core.execution import Execution, Head
 from control.core.facts import Fit, OutcomeKind, WaitKind
 from control.core.failure import FailureClass
 from control.core.problem import Problem, Refusal
+from control.core.veto import Given, vetoes
 from control.runtime.ending import Ended, Scene, conclude, failed, finished, told
 from control.runtime.workflows import Workflow
 from control.sdk.call_site import BRANCH
@@ -39,7 +42,7 @@ from control.store.errors import DATABASE_AWAY
 from control.store.flush import CLAIM_LOST, RUN_MOVED, Flusher
 from control.store.item import Ending, Fence, Item
 from control.store.saver import ControlSaver
-from control.store.tenure import TENURE, Tenure
+from control.store.tenure import DECISION_PASSED_OVER, TENURE, Tenure
 
 PLAIN_ANSWER: Final = Problem(
     code="plain-answer-recorded",
@@ -88,6 +91,7 @@ class Attempt:
     _control: RunControl = field(default_factory=RunControl)
     _driving: asyncio.Task[Ended] | None = None
     _cancelled: bool = False
+    _given: tuple[Given, ...] = ()
     ending: bool = False
 
     def __post_init__(self) -> None:
@@ -131,7 +135,7 @@ class Attempt:
     async def _broke(self, error: Exception) -> None:
         """The claim is lost, or this program has a bug: then the run must not look as if somebody worked on it."""
         cause = self.tenure.broken or error
-        if not isinstance(cause, Refusal) or cause.problem not in (CLAIM_LOST, DATABASE_AWAY):
+        if not isinstance(cause, Refusal) or cause.problem not in (CLAIM_LOST, DATABASE_AWAY, DECISION_PASSED_OVER):
             _log.error("attempt on run %s broke", self.claimed.run_id, exc_info=error)
         else:
             _log.info("run %s: %s", self.claimed.run_id, cause.why)
@@ -179,6 +183,7 @@ class Attempt:
         ready = {question.id: answers[question.id] for question in head.open if question.id in answers}
         self.tenure.asked.update(question.id for question in head.interrupts)
         if ready:
+            self._hold(head)
             return Enter(Command(resume=ready))
         if head.state is Execution.WAITING:
             return Ended(OutcomeKind.SUSPENDED)
@@ -212,7 +217,15 @@ class Attempt:
     async def _answers(self) -> Mapping[str, Any]:
         async with self.tools.database.scope("control_flush", self.claimed.tenant) as conn:
             run = await runs.read_run(conn, self.claimed.tenant, self.claimed.run_id)
+            self._given = await questions.given(conn, run)
             return await questions.resume_values(conn, run)
+
+    def _hold(self, head: Head) -> None:
+        """Hold the tasks that are resumed to what was decided about them, unless it lets them do as they asked."""
+        binding = {given.interrupt_id for given in self._given if not is_plain_yes(given.packet, given.value)}
+        for question in head.open:
+            if question.id in binding:
+                self.tenure.owed[question.ns.rpartition(":")[2]] = question.id, question.earlier + 1
 
     async def _drive(self, entry: Enter) -> Ended:
         self._driving = asyncio.create_task(self._stream(entry), name=f"run {self.claimed.run_id}")
@@ -230,7 +243,7 @@ class Attempt:
             if self.tenure.broken and self.tenure.broken.problem is CLAIM_LOST:
                 raise
             _log.info("run %s failed", self.claimed.run_id, exc_info=error)
-            return failed(error)
+            return failed(self.tenure.broken or error)
 
     async def _stream(self, entry: Enter) -> Ended:
         graph: Pregel[Any, Any, Any, Any] = self.workflow.under(self.tools.saver)
@@ -260,8 +273,18 @@ class Attempt:
                 "epoch": self.claimed.epoch,
                 "graph_digest": self.workflow.digest,
             },
+            "callbacks": self._guards(),
             **({"recursion_limit": given["recursion_limit"]} if "recursion_limit" in given else {}),
         }
+
+    def _guards(self) -> list[BaseCallbackHandler]:
+        """The callback that stops refused calls, where any call was refused."""
+        refused = vetoes(self._given)
+        if not refused:
+            return []
+        from control.runtime.guard import Guard  # most runs refuse nothing, and need no LangChain agent's parts
+
+        return [Guard(refused, redact=self.tools.saver.serde.redact, enforced=self.tenure.enforced)]
 
     async def _conclude(self, ended: Ended) -> None:
         """Record the end of the attempt, as often as it takes: a command may come between, the database may be away."""

@@ -21,8 +21,10 @@ from control.store.claims import Claimed
 from control.store.errors import DATABASE_AWAY
 from control.store.item import Ending
 from control.store.runs import Questions, Run, facts_of
+from control.store.tenure import DECISION_PASSED_OVER
 
 _RETRY_POLICY: Final = RetryPolicy()
+_REFUSED: Final = {DATABASE_AWAY.code: FailureClass.TRANSIENT, DECISION_PASSED_OVER.code: FailureClass.HUMAN}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ class Scene:
 def failed(error: Exception) -> Ended:
     """The end that an exception makes."""
     if isinstance(error, Refusal):
-        failure = FailureClass.TRANSIENT if error.problem is DATABASE_AWAY else FailureClass.PERMANENT
+        failure = _REFUSED.get(error.problem.code, FailureClass.PERMANENT)
         return Ended(OutcomeKind.FAILED, failure, str(error), repr(error))
     return Ended(OutcomeKind.FAILED, classify(error), f"{type(error).__name__}: {error}", repr(error))
 

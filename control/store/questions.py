@@ -16,7 +16,10 @@ from typing import Any, Final
 from psycopg import AsyncConnection
 from psycopg.rows import class_row, dict_row
 
-from control.core.answer import Word, resume_value
+from control.core.answer import Said, Word
+from control.core.answer import settle as settle_answer
+from control.core.packet import Packet, packet_of
+from control.core.veto import Given
 from control.store.runs import Entry, Run
 from control.store.sql import read
 
@@ -46,6 +49,11 @@ class Approval:
     decided_at: datetime | None
     delivered_at: datetime | None
 
+    @property
+    def asks(self) -> Packet:
+        """The packet, read."""
+        return packet_of(json.loads(self.packet), self.schema)
+
 
 async def read_approval(conn: AsyncConnection[Any], run: Run, interrupt_id: str) -> Approval | None:
     async with conn.cursor(row_factory=class_row(Approval)) as cursor:
@@ -61,6 +69,28 @@ async def open_approvals(conn: AsyncConnection[Any], run: Run) -> list[Approval]
         ("decision", "answer", "note", "decided_by", "decided_at", "delivered_at")
     )
     return [Approval(**row, **undecided) for row in rows]
+
+
+async def last_decided(conn: AsyncConnection[Any], run: Run) -> dict[str, Any] | None:
+    """The question that was decided last, by anybody: its interrupt_id, title, decision, decided_by and decided_at."""
+    async with conn.cursor(row_factory=dict_row) as cursor:
+        return await (await cursor.execute(_APPROVALS["last_decided"], _key(run))).fetchone()
+
+
+async def given(conn: AsyncConnection[Any], run: Run) -> tuple[Given, ...]:
+    """What has been decided on the run's approvals, oldest first."""
+    async with conn.cursor(row_factory=dict_row) as cursor:
+        rows = await (await cursor.execute(_APPROVALS["given"], _key(run))).fetchall()
+    return tuple(
+        Given(
+            row["interrupt_id"],
+            packet_of(json.loads(row["packet"]), row["schema"]),
+            json.loads(row["answer"]),
+            row["by"],
+            row["note"],
+        )
+        for row in rows
+    )
 
 
 async def decide(
@@ -85,8 +115,9 @@ async def expire(conn: AsyncConnection[Any], run: Run, *, at: datetime) -> list[
         rows = await (await cursor.execute(_APPROVALS["expired"], _key(run, at=at))).fetchall()
     entries: list[Entry] = []
     for row in rows:
-        value = resume_value(json.loads(row["packet"]), Word.REJECTED, None, note=EXPIRED, by="clock", at=at)
-        answer = json.dumps(value, ensure_ascii=False)
+        packet = packet_of(json.loads(row["packet"]), row["schema"])
+        no = settle_answer(packet, Said(Word.REJECTED, note=EXPIRED), by="clock", at=at)
+        answer = json.dumps(no.value, ensure_ascii=False)
         key = row["interrupt_id"]
         await decide(conn, run, key, decision=Word.REJECTED, answer=answer, note=EXPIRED, by="clock", at=at)
         entries.append(decided(key, Word.REJECTED, answer, note=EXPIRED, by="clock"))

@@ -159,6 +159,7 @@ class ControlSaver(ThreadOps):
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], *, task_id: str, task_path: str
     ) -> None:
         tenure = await self.tenure(config)
+        tenure.heed(task_id, writes)
         item = self._item(tenure)
         ns, checkpoint_id = config["configurable"].get("checkpoint_ns", ""), config["configurable"]["checkpoint_id"]
         rows = item.marks if all(channel in WRITES_IDX_MAP for channel, _ in writes) else item.writes

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
+
+from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME
 
 from control.core.execution import START, pulled_node
-from control.core.problem import Refusal
+from control.core.problem import Problem, Refusal
 from control.store.item import Fence
 
+DECISION_PASSED_OVER: Final = Problem(
+    code="decision-passed-over",
+    status=409,
+    title="The step went on without what a person decided about it",
+    next_step="Restore the condition under which it asks, and retry; or rewind or cancel. No later step has begun.",
+)
 TENURE: Final = "__control_tenure"
 """The key of a tenure in a LangGraph configuration's `configurable`. Its underscores keep it out of the metadata."""
+_UNFINISHED: Final = frozenset({ERROR, INTERRUPT, RESUME})
 
 
 @dataclass(slots=True, eq=False)
@@ -25,7 +34,8 @@ class Tenure:
     untouched: the thread was made with the run, and nothing has been read from or written to it yet. input_kept: the
     run's input is stored with it, so that the checkpoints before its first node need not be waited for. plain: the
     graph is a StateGraph, whose channels tell what is scheduled. calling: the task that is making each effect at this
-    moment. apart: the version of each long text, by namespace and channel, that has a row of its own.
+    moment. apart: the version of each long text, by namespace and channel, that has a row of its own. owed: the
+    decisions that must be taken in, by the task that asked: the interrupt, and how many answers the task then holds.
     """
 
     fence: Fence
@@ -46,12 +56,28 @@ class Tenure:
     calling: dict[str, str] = field(default_factory=dict)
     apart: dict[tuple[str, str], str] = field(default_factory=dict)
     implicit: bool = False
+    owed: dict[str, tuple[str, int]] = field(default_factory=dict)
 
     def lose(self, refusal: Refusal) -> None:
         """Remember that nothing more can be written, and say so once."""
         first, self.broken = self.broken is None, self.broken or refusal
         if first and self.on_lost:
             self.on_lost(refusal)
+
+    def heed(self, task_id: str, writes: Sequence[tuple[str, Any]]) -> None:
+        """Hold a task to the decision it was resumed with. Raises `decision-passed-over` where it ends without it."""
+        if task_id not in self.owed:
+            return
+        interrupt_id, needed = self.owed[task_id]
+        if any(channel == RESUME and isinstance(value, list) and len(value) >= needed for channel, value in writes):
+            del self.owed[task_id]
+        elif any(channel not in _UNFINISHED for channel, _ in writes):
+            self.lose(DECISION_PASSED_OVER.because("Resumed, it no longer asked.", interrupt_id=interrupt_id))
+            raise self.broken or AssertionError
+
+    def enforced(self, interrupt_id: str) -> None:
+        """A decision was carried out without the step that asked."""
+        self.owed = {task: owed for task, owed in self.owed.items() if owed[0] != interrupt_id}
 
     def node(self, task_id: str, task_path: str) -> str:
         """The node of a root task; empty for the input and for commands, which are nobody's."""

@@ -86,6 +86,32 @@ def test_a_question_is_shown_whole_and_cannot_command_the_terminal(cli: Cli) -> 
     assert sorted(numbers) == list(range(1, len(numbers) + 1)), "every entry stands behind one sentence"
 
 
+def test_each_action_of_a_batch_is_shown_and_decided(cli: Cli) -> None:
+    run = started(cli, "review")
+    shown = cli("show", run).out
+    for line in ("Run pay and mail?", "action 1", "action 2", "amount", "approve, edit, reject", "digest",
+                 f"control approve {run[:8]} --question", "--decisions JSON"):  # fmt: skip
+        assert line in shown
+    (question,) = cli("show", run, "--json").json["questions"]
+    for given, why in (
+        (("--decisions", '["approve"]'), "2 actions wait for a decision each, in order; 1 came."),
+        (("--edit", '{"amount": 5}'), "2 actions wait; say in decisions which of them is edited."),
+        (("--decisions", '["approve", {"type": "respond", "message": "x"}]'), "does not take respond"),
+    ):
+        wrong = cli("approve", run, *given)
+        assert wrong.code == 1 and why in wrong.problem[1]
+        assert wrong.problem[2] == "Correct it and send it again; the question is still open."
+    other = cli("approve", run, "--digest", "0" * 64)
+    assert other.problem[0] == "The question is not the one that was shown"
+
+    edited = {"type": "edit", "args": {"to": "ACME", "amount": 5}}
+    said = json.dumps([edited, "reject"])
+    digest = question["packet_digest"]
+    assert cli("approve", run, "--decisions", said, "--digest", digest, "--note", "no mail", "--wait").code == 0
+    told = cli("story", run).out
+    assert "no mail" in told
+
+
 def test_a_question_that_is_no_approval_is_answered(cli: Cli) -> None:
     run = str(uuid4())
     assert cli("start", "inquire", "--id", run, "--wait").code == 8

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from langgraph.graph import END, START, StateGraph
+from langgraph.types import interrupt
 from pydantic import BaseModel
 from typing_extensions import TypedDict
 
@@ -54,6 +56,14 @@ def _inquire(_: State) -> State:
     return {"amount": ask("How much is it?", answer=Grant).amount}
 
 
+def _review(_: State) -> State:
+    """Asks as LangChain's middleware does, and says what came back."""
+    calls = [{"name": "pay", "args": {"to": "ACME", "amount": 40}}, {"name": "mail", "args": {"to": "ada"}}]
+    every = ["approve", "edit", "reject"]
+    configs = [{"action_name": call["name"], "allowed_decisions": every} for call in calls]
+    return {"said": json.dumps(interrupt({"action_requests": calls, "review_configs": configs})["decisions"])}
+
+
 def _fail(_: State) -> State:
     raise ValueError("the file is [bold]empty")
 
@@ -76,6 +86,7 @@ def _wait_for_gate(gate: Path) -> None:
 
 count = _chain(one=_more, two=_more, three=_more)
 pay = _chain(ask=_ask)
+review = _chain(ask=_review)
 inquire = _chain(ask=_inquire)
 fail = _chain(check=_fail)
 listen = _chain(wait=_listen)

@@ -248,7 +248,9 @@ async def test_of_two_approvals_each_gets_its_own_answer(database: str, cues: Cu
         await stage.until(run_id, "awaiting_approval")
         assert await open_ids(stage, run_id) == {"sign": asked["sign"]}
         assert cues.seen() == []
-        await decide(stage.control, run_id, Word.APPROVED)
+        with pytest.raises(Refusal, match="tester rejected “countersign” at 20"):
+            await decide(stage.control, run_id, Word.APPROVED)
+        await decide(stage.control, run_id, Word.APPROVED, interrupt_id=asked["sign"])
         await stage.until(run_id, "succeeded")
         log = await said(stage, run_id)
         assert sorted(log) == ["countersign: False by tester", "sign: True by tester", "z"]
@@ -269,7 +271,7 @@ async def test_an_answer_is_not_given_to_the_next_question(database: str, cues: 
         assert await open_ids(stage, run_id) == second and second["Second?"] != first["First?"]
         with pytest.raises(Refusal, match="tester answered it"):
             await decide(stage.control, run_id, Word.ANSWERED, answer={"amount": 9}, interrupt_id=first["First?"])
-        await decide(stage.control, run_id, Word.ANSWERED, answer={"amount": 2})
+        await decide(stage.control, run_id, Word.ANSWERED, answer={"amount": 2}, interrupt_id=second["Second?"])
         await stage.until(run_id, "succeeded")
         assert await said(stage, run_id) == ["a", ["first", 1], ["second", 2], "z"]
 
@@ -287,10 +289,10 @@ async def test_an_answer_is_not_given_to_the_next_question_after_a_kill(database
         troupe.kill(pid)
         cues.take("twice")
         troupe.hire("twice")
-        await until_asked(stage, run_id, "Second?")
+        second = (await until_asked(stage, run_id, "Second?"))["Second?"]
         told = await stage.until(run_id, "awaiting_input")
         assert [sentence.split("”")[0] for sentence in told.because] == ["“Second?"]
-        await decide(stage.control, run_id, Word.ANSWERED, answer={"amount": 2})
+        await decide(stage.control, run_id, Word.ANSWERED, answer={"amount": 2}, interrupt_id=second)
         await stage.until(run_id, "succeeded")
         assert await said(stage, run_id) == ["a", ["first", 1], ["second", 2], "z"]
         assert stage.kinds(run_id).count("asked") == 2

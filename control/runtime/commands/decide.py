@@ -1,20 +1,24 @@
 """Decide a question: approve, reject, or answer.
 
-The answer is checked against the question's schema before anything is written; one that does not fit leaves the
-question open. It is bound to the interrupt it was given for, and delivered by that id alone.
+What was said is checked against the question's packet and schema before anything is written; one that does not fit
+leaves the question open. It is bound to the interrupt it was given for, and delivered by that id alone. Once a question
+of the run has been decided, the next must be named: whoever says "yes" twice means the one question that was shown.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
-from control.core.answer import Word, resume_value
+from control.core.answer import Said, Word, settle
+from control.core.decision import ANSWER_INVALID
 from control.core.lifecycle import VERB_NOT_LEGAL, Verb
 from control.core.problem import Problem, Refusal
 from control.runtime.commands import Change, Control, check_size
@@ -22,12 +26,6 @@ from control.store import questions, runs
 from control.store.questions import Approval
 from control.store.runs import Run
 
-ANSWER_INVALID: Final = Problem(
-    code="answer-invalid",
-    status=422,
-    title="The answer does not have the shape that was asked for",
-    next_step="Correct it and send it again; the question is still open.",
-)
 ALREADY_DECIDED: Final = Problem(
     code="already-decided",
     status=409,
@@ -47,6 +45,13 @@ WHICH_QUESTION: Final = Problem(
     next_step="Name the question's id; `control show RUN` lists those that are open.",
 )
 
+PACKET_CHANGED: Final = Problem(
+    code="packet-changed",
+    status=409,
+    title="The question is not the one that was shown",
+    next_step="Read the question again, and decide on what it asks now.",
+)
+
 _VERB: Final = {Word.APPROVED: Verb.APPROVE, Word.REJECTED: Verb.REJECT, Word.ANSWERED: Verb.ANSWER}
 
 
@@ -56,45 +61,55 @@ async def decide(
     word: Word,
     *,
     answer: Any = None,
+    edit: Mapping[str, Any] | None = None,
+    decisions: Sequence[Any] | None = None,
     interrupt_id: str | None = None,
+    digest: str | None = None,
     note: str | None = None,
 ) -> Run:
-    """Record the one decision of a question; None means the only one that this word can answer.
+    """Record the one decision of a question. `answer`, `edit` and `decisions` are those of `core.answer.Said`.
 
-    Raises `no-such-run`, `which-question`, `already-decided`, `verb-not-legal`, `answer-invalid`.
+    interrupt_id: None means the only question that this word can answer, in a run of which none was decided before.
+    digest: of the packet that was shown. Raises `no-such-run`, `which-question`, `already-decided`, `verb-not-legal`,
+    `answer-late`, `packet-changed`, `answer-invalid`.
     """
+    said = Said(word, answer=answer, edit=edit, decisions=decisions, note=note)
     try:
-        return await _decide(control, run_id, word, answer=answer, interrupt_id=interrupt_id, note=note)
+        return await _decide(control, run_id, said, interrupt_id=interrupt_id, digest=digest)
     except Refusal as refusal:
         if refusal.problem is VERB_NOT_LEGAL and interrupt_id is not None:
             await _refuse_second(control, run_id, interrupt_id)
         raise
 
 
-async def _decide(
-    control: Control, run_id: UUID, word: Word, *, answer: Any, interrupt_id: str | None, note: str | None
-) -> Run:
-    async with control.changing(run_id, _VERB[word]) as change:
-        question = await _meant(change, word, interrupt_id)
-        if question.expires_at is not None and question.expires_at <= change.at:
-            raise ANSWER_LATE.because(f"Its time ended at {question.expires_at:%Y-%m-%d %H:%M:%S} UTC.")
-        packet = json.loads(question.packet)
-        value = resume_value(packet, word, answer, note=note, by=control.by, at=change.at)
-        _check(question, value)
-        text = control.serde.redact_json(json.dumps(value, ensure_ascii=False))
+async def _decide(control: Control, run_id: UUID, said: Said, *, interrupt_id: str | None, digest: str | None) -> Run:
+    async with control.changing(run_id, _VERB[said.word]) as change:
+        question = await _meant(change, said.word, interrupt_id)
+        _check_shown(question, digest, at=change.at)
+        settled = settle(question.asks, said, by=control.by, at=change.at)
+        _check(question, settled.value)
+        text = control.serde.redact_json(json.dumps(settled.value, ensure_ascii=False))
         check_size(control, len(text.encode()))
         await questions.decide(
             change.conn,
             change.run,
             question.interrupt_id,
-            decision=word,
+            decision=settled.word,
             answer=text,
-            note=note,
+            note=said.note,
             by=control.by,
             at=change.at,
         )
-        kind, _, body = questions.decided(question.interrupt_id, word, text, note=note, by=control.by)
+        kind, _, body = questions.decided(question.interrupt_id, settled.word, text, note=said.note, by=control.by)
         return await change.save(replace(change.run, woken_at=change.at), [change.entry(kind, body)])
+
+
+def _check_shown(question: Approval, digest: str | None, *, at: datetime) -> None:
+    if question.expires_at is not None and question.expires_at <= at:
+        raise ANSWER_LATE.because(f"Its time ended at {question.expires_at:%Y-%m-%d %H:%M:%S} UTC.")
+    now = bytes(question.packet_digest).hex()
+    if digest is not None and digest != now:
+        raise PACKET_CHANGED.because("Its digest differs from the one that was decided on.", digest=now)
 
 
 async def _refuse_second(control: Control, run_id: UUID, interrupt_id: str) -> None:
@@ -110,6 +125,10 @@ async def _meant(change: Change, word: Word, interrupt_id: str | None) -> Approv
     """The open question that is decided, held by the run's lock."""
     fitting = [q for q in await questions.open_approvals(change.conn, change.run) if _answers(word, q)]
     if interrupt_id is None:
+        if before := await questions.last_decided(change.conn, change.run):
+            who, at = before["decided_by"], f"{before['decided_at']:%Y-%m-%d %H:%M:%S} UTC"
+            why = f"{who} {before['decision']} “{before['title']}” at {at}; name the one that is meant now."
+            raise WHICH_QUESTION.because(why, open=[q.interrupt_id for q in fitting])
         if len(fitting) != 1:
             ids = [q.interrupt_id for q in fitting]
             raise WHICH_QUESTION.because(f"{len(fitting)} are open that could be {word}.", open=ids)

@@ -34,6 +34,22 @@ select interrupt_id, kind, decision, answer, note, decided_by, decided_at
 from control.approval
 where tenant = %(tenant)s and run_id = %(run_id)s and decision in ('approved', 'rejected', 'answered') and delivered_at is null;
 
+-- :name given
+-- The decisions on a run's approvals, oldest first.
+-- locks: none
+select interrupt_id, packet, schema, answer, coalesce(decided_by, '') as by, note
+from control.approval
+where tenant = %(tenant)s and run_id = %(run_id)s and kind = 'approval' and decision in ('approved', 'rejected', 'answered')
+order by decided_at, interrupt_id;
+
+-- :name last_decided
+-- The question of a run that was decided last.
+-- locks: none
+select interrupt_id, title, decision, decided_by, decided_at
+from control.approval
+where tenant = %(tenant)s and run_id = %(run_id)s and decision in ('approved', 'rejected', 'answered')
+order by decided_at desc, interrupt_id limit 1;
+
 -- :name settle
 -- Answers that the graph has taken in: decided, and no longer pending on the head.
 -- locks: approval
@@ -45,5 +61,5 @@ returning interrupt_id;
 -- :name expired
 -- The open approvals of a run whose time is over.
 -- locks: none
-select interrupt_id, packet from control.approval
+select interrupt_id, packet, schema from control.approval
 where tenant = %(tenant)s and run_id = %(run_id)s and decision is null and expires_at <= %(at)s;
