@@ -68,6 +68,32 @@ def status(ctx: typer.Context, *, as_json: AsJson = False) -> None:
         raise typer.Exit(REFUSED)
 
 
+@db.command("eject")
+def eject(
+    ctx: typer.Context,
+    *,
+    schema: Annotated[bool, typer.Option("--schema", help="Drop schema control too: runs, approvals, ledger.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take our row security off LangGraph's tables, so that plain LangGraph goes on with them.
+
+    `control db migrate` puts it back. Refused while workers are connected. The database roles stay: other databases of
+    the server may use them.
+    """
+    from control.store import upkeep
+
+    address = _address(settings(ctx), start=True)
+    assert address is not None
+    freed = upkeep.eject(address, schema=schema)
+    if as_json:
+        output.emit({"ejected": freed, "schema_dropped": schema and bool(freed)})
+    elif not freed:
+        output.say("Nothing of ours is here.")
+    else:
+        output.say(f"Plain LangGraph's again: {', '.join(freed)}.")
+        output.say("Schema control is gone." if schema else "Schema control stays, with the runs and their ledger.")
+
+
 @db.command("stop")
 def stop(ctx: typer.Context, *, as_json: AsJson = False) -> None:
     """Stop the embedded PostgreSQL. It starts again when something needs it."""

@@ -74,9 +74,9 @@ class Tools:
     crash_limit: int
     cancel_grace_s: float
 
-    async def head(self, thread_id: str) -> Head:
-        """Where a thread stands, from its rows."""
-        async with self.saver.reading() as conn:
+    async def head(self, tenant: str, thread_id: str) -> Head:
+        """Where a tenant's thread stands, from its rows."""
+        async with self.saver.reading(tenant) as conn:
             return (await heads(conn, [thread_id]))[thread_id]
 
 
@@ -163,7 +163,7 @@ class Attempt:
             self._driving.cancel()
 
     async def _head(self) -> Head:
-        return await self.tools.head(self.claimed.thread_id)
+        return await self.tools.head(self.claimed.tenant, self.claimed.thread_id)
 
     def _own(self, head: Head) -> Head:
         """The head if this run wrote it. An earlier run's is a past to build on: of this run nothing is stored yet."""
@@ -194,7 +194,7 @@ class Attempt:
 
     async def _adopt(self, head: Head) -> Ended | None:
         """Go on under this version of the graph, if the head fits it; otherwise say what does not."""
-        if why := await misfit(self.workflow.under(self.tools.saver), head):
+        if why := await misfit(self.workflow.under(self.tools.saver.of(self.claimed.tenant)), head):
             return Ended(OutcomeKind.DRAINED, error=why, fit=Fit.CHANGED)
         async with self.tools.database.scope("control_flush", self.claimed.tenant) as conn:
             run = await runs.lock_run(conn, self.claimed.tenant, self.claimed.run_id)

@@ -187,8 +187,8 @@ class Worker:
         for blocked in await self._adopting.unfit(self._holdings.workflows, known=self._misfits):
             workflow = self._workflows[blocked.workflow]
             if blocked.graph_digest != workflow.digest:
-                head = await self._tools.head(blocked.thread_id)
-                if await misfit(workflow.under(self._tools.saver), head):
+                head = await self._tools.head(blocked.tenant, blocked.thread_id)
+                if await misfit(workflow.under(self._tools.saver.of(blocked.tenant)), head):
                     self._misfits.add(blocked.run_id)
                     continue
             await self._recovery.readopt(blocked.tenant, blocked.run_id, workflow.digest)

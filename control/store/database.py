@@ -21,7 +21,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from control.core.problem import Problem
 from control.store import arrays
 from control.store.errors import READ_ONLY, refusal
-from control.store.migrations import check_current
+from control.store.migrations import SCHEMA_OLDER, check_current
 from control.store.sql import read
 
 Connection = AsyncConnection[Any]
@@ -131,6 +131,8 @@ async def _check_schema(conn: AsyncConnection[Any]) -> None:
     if not await (await conn.execute(_SCHEMA["has_migrations"])).fetchone():
         check_current({})
     check_current(dict(await (await conn.execute(_SCHEMA["applied"])).fetchall()))
+    if not await (await conn.execute(_SCHEMA["walled"])).fetchone():
+        raise SCHEMA_OLDER.because("LangGraph's tables were ejected: they have no row security.")
 
 
 @asynccontextmanager

@@ -219,7 +219,7 @@ def _roles(conn: psycopg.Connection[Any]) -> Check:
 
 def _walls(conn: psycopg.Connection[Any]) -> Check:
     open_tables = [row[0] for row in conn.execute(_SQL["unguarded"]).fetchall()]
-    says = f"not forced on {', '.join(open_tables)}" if open_tables else "forced on every table of a tenant"
+    says = f"missing on {', '.join(open_tables)}" if open_tables else "on every table of a tenant"
     return Check("row security", not open_tables, says)
 
 

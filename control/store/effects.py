@@ -15,7 +15,6 @@ from langgraph._internal._constants import CONFIG_KEY_TASK_ID
 
 from control.core.problem import Problem
 from control.sdk.ports import Begun, How, Kind
-from control.store.database import acting
 from control.store.item import EffectRow, Item
 from control.store.sql import read
 from control.store.tenure import Tenure
@@ -94,7 +93,7 @@ class Effects:
 
     async def _read(self, tenure: Tenure, key: str) -> dict[str, Any] | None:
         tenant, run_id = tenure.fence.tenant, tenure.fence.run_id
-        async with self._saver.reading() as conn, acting(conn, "control_flush", tenant):
+        async with self._saver.reading(tenant) as conn:
             cursor = await conn.execute(_SQL["read"], {"tenant": tenant, "run_id": run_id, "key": key})
             row: dict[str, Any] | None = await cursor.fetchone()
             return row

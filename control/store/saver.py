@@ -9,19 +9,21 @@ A worker puts its `Tenure` into the configuration it runs the graph with. A writ
 (`store.writers`), or is refused where a claim is live.
 
 Reading needs no claim and takes any connection of the pool: the stock saver's one lock around all of them is left out.
+It sees the threads of one tenant: the claim's, or else the one that this process works for.
 Methods may be called from the saver's own loop, from another loop, and, without `a`, from any thread but the loop's.
 """
 
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, Self
 
 import psycopg
 from langchain_core.runnables import RunnableConfig
@@ -36,20 +38,23 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, _DeltaSnapshot
 from langgraph.types import Interrupt
 from psycopg import AsyncConnection, AsyncCursor
-from psycopg.rows import DictRow, dict_row
+from psycopg.rows import DictRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from typing_extensions import override
 
 from control.core.problem import Refusal
 from control.core.question import Question, Suspension, recognise
+from control.store.database import acting
 from control.store.effects import Effects
 from control.store.errors import refusal
 from control.store.flush import Flusher
 from control.store.item import Asked, BlobRow, CheckpointRow, Item, WriteRow
 from control.store.serde import StrictSerializer
+from control.store.sql import read
 from control.store.tenure import TENURE, Tenure
 from control.store.thread_ops import Owner, ThreadOps
 
+_TENANTS: Final = read("flush")["tenants"]
 _HANDLED: Final = "__error_source_node__"
 _NO_OUTPUT: Final = frozenset({ERROR, _HANDLED, INTERRUPT, *WRITES_IDX_MAP})
 _FOUND_BY: Final = frozenset({"source", "step", "parents", "run_id", "thread_id", "tenant", "epoch", "graph_digest"})
@@ -83,7 +88,7 @@ class ControlSaver(ThreadOps):
         writers: Writers,
     ) -> None:
         super().__init__(pool, serde=serde or StrictSerializer())
-        self._flusher, self._writers = flusher, writers
+        self._flusher, self._writers, self._tenant = flusher, writers, writers.tenant
         self.effects = Effects(self, flusher)
 
     async def tenure(self, config: RunnableConfig) -> Tenure:
@@ -103,7 +108,50 @@ class ControlSaver(ThreadOps):
         if tenure is not None and tenure.untouched and tenure.fence.thread_id == config["configurable"]["thread_id"]:
             tenure.untouched = False
             return None
-        return await self._here(super().aget_tuple(config))
+        return await self._here(self._get(config))
+
+    @override
+    async def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        """The checkpoints of the tenant's threads, newest first. See the stock saver's."""
+        reader = self.of(self._tenant_of(config))
+        found = None
+        async for found in super(ControlSaver, reader).alist(config, filter=filter, before=before, limit=limit):
+            yield found
+        if found is None and config and await self._adopted(config):
+            async for found in super(ControlSaver, reader).alist(config, filter=filter, before=before, limit=limit):
+                yield found
+
+    async def _get(self, config: RunnableConfig) -> CheckpointTuple | None:
+        reader = self.of(self._tenant_of(config))
+        found = await super(ControlSaver, reader).aget_tuple(config)
+        if found is None and await self._adopted(config):
+            found = await super(ControlSaver, reader).aget_tuple(config)
+        return found
+
+    async def _adopted(self, config: RunnableConfig) -> bool:
+        found = config["configurable"]
+        return TENURE not in found and await self._writers.adopt(found["thread_id"])
+
+    def of(self, tenant: str) -> Self:
+        """The same saver, which reads as this tenant where no claim says otherwise."""
+        if tenant == self._tenant:
+            return self
+        other = copy.copy(self)
+        other._tenant = tenant
+        return other
+
+    def _tenant_of(self, config: RunnableConfig | None) -> str:
+        """Whose threads a configuration reads: those of the claim that it would write under."""
+        configurable = (config or {}).get("configurable", {})
+        held: Tenure | None = configurable.get(TENURE)
+        return held.fence.tenant if held and held.fence.thread_id == configurable.get("thread_id") else self._tenant
 
     @override
     async def aput(
@@ -136,7 +184,7 @@ class ControlSaver(ThreadOps):
     ) -> RunnableConfig:
         tenure = await self.tenure(config)
         ns: str = config["configurable"].get("checkpoint_ns", "")
-        item = self._item(tenure)
+        item = Item(tenure.fence, self.loop.create_future())
         item.blobs, inline = self._blobs(ns, checkpoint, new_versions=new_versions, apart=tenure.apart)
         item.checkpoints.append(self._checkpoint_row(config, checkpoint, metadata, inline=inline))
         early = False
@@ -160,7 +208,7 @@ class ControlSaver(ThreadOps):
     ) -> None:
         tenure = await self.tenure(config)
         tenure.heed(task_id, writes)
-        item = self._item(tenure)
+        item = Item(tenure.fence, self.loop.create_future())
         ns, checkpoint_id = config["configurable"].get("checkpoint_ns", ""), config["configurable"]["checkpoint_id"]
         rows = item.marks if all(channel in WRITES_IDX_MAP for channel, _ in writes) else item.writes
         for position, (channel, value) in enumerate(writes):
@@ -208,9 +256,6 @@ class ControlSaver(ThreadOps):
             return asked
         return replace(asked, title=self.serde.redact_text(asked.title), packet=self.serde.redact_json(asked.packet))
 
-    def _item(self, tenure: Tenure) -> Item:
-        return Item(tenure.fence, self.loop.create_future())
-
     async def _write(self, tenure: Tenure, item: Item, *, acknowledge_early: bool = False) -> None:
         try:
             if acknowledge_early:
@@ -236,7 +281,10 @@ class ControlSaver(ThreadOps):
         inline: dict[str, Any] = {}
         blobs: list[BlobRow] = []
         for channel, value in checkpoint["channel_values"].items():
-            version, long = str(checkpoint["channel_versions"].get(channel)), _is_long(value)
+            version, long = (
+                str(checkpoint["channel_versions"].get(channel)),
+                isinstance(value, str) and len(value) > _LONG,
+            )
             if isinstance(value, _INLINE) and not long:
                 inline[channel] = value
                 continue
@@ -262,24 +310,30 @@ class ControlSaver(ThreadOps):
         return {key: value if key in _FOUND_BY else self.serde.redact(value) for key, value in metadata.items()}
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[AsyncConnection[DictRow]]:
-        """A connection that may read, of the flush role. Raises `database-away`."""
+    async def reading(self, tenant: str) -> AsyncIterator[AsyncConnection[DictRow]]:
+        """A transaction of the flush role that sees what is this tenant's alone. Raises `database-away`."""
         try:
-            async with self.conn.connection() as conn:  # type: ignore[operator]  # always a pool here
+            async with (
+                self.conn.connection() as conn,  # type: ignore[operator]  # always a pool here
+                acting(conn, "control_flush", tenant),
+            ):
                 yield conn
         except (PoolTimeout, psycopg.Error) as error:
             raise refusal(error) or error from error
 
     @asynccontextmanager
     async def _cursor(self, *, pipeline: bool = False) -> AsyncIterator[AsyncCursor[DictRow]]:
-        """A cursor of any free connection; with `pipeline`, in a transaction."""
-        async with self.reading() as conn:
-            if not pipeline:
-                async with conn.cursor(binary=True, row_factory=dict_row) as cursor:
-                    yield cursor
-                return
-            async with conn.transaction(), conn.cursor(binary=True, row_factory=dict_row) as cursor:
-                yield cursor
+        """A cursor that forgets afterwards whom it read for. Pruning begins a transaction on it, before any query."""
+        try:
+            async with self.conn.connection() as conn:  # type: ignore[operator]  # always a pool here
+                await conn.execute(_TENANTS, {"tenants": self._tenant})
+                try:
+                    async with conn.transaction() if pipeline else nullcontext(), conn.cursor(binary=True) as cursor:
+                        yield cursor
+                finally:
+                    await _forget(conn)
+        except (PoolTimeout, psycopg.Error) as error:
+            raise refusal(error) or error from error
 
     async def _load_checkpoint_tuple(self, value: DictRow) -> CheckpointTuple:
         """As the stock saver's, without its hop to a thread: decoding takes less time than the hop."""
@@ -294,6 +348,14 @@ class ControlSaver(ThreadOps):
             parent_config={"configurable": {**configurable, "checkpoint_id": parent}} if parent else None,
             pending_writes=self._load_writes(value["pending_writes"]),
         )
+
+
+async def _forget(conn: AsyncConnection[DictRow]) -> None:
+    try:
+        await conn.execute(_TENANTS, {"tenants": ""})
+    except BaseException:
+        await conn.close()  # it must not be used again
+        raise
 
 
 def _may_lag(tenure: Tenure, checkpoint: Checkpoint, *, step: int, ran: list[str]) -> bool:
@@ -319,10 +381,6 @@ def _opened(asked: Question | Suspension, tenure: Tenure, node: str) -> tuple[st
     due_at = asked.due_at.isoformat() if asked.due_at else None
     body |= {"due_at": due_at, "due_in_s": _seconds(asked.span), "signal": asked.signal}
     return "suspended", tenure.actor, _present(body)
-
-
-def _is_long(value: Any) -> bool:
-    return isinstance(value, str) and len(value) > _LONG
 
 
 def _seconds(span: timedelta | None) -> float | None:

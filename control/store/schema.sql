@@ -5,6 +5,21 @@ CREATE SCHEMA control;
 CREATE DOMAIN control.tenant_id AS text
 	CONSTRAINT tenant_id_check CHECK ((VALUE ~ '^[a-zA-Z0-9][a-zA-Z0-9_.:-]{0,99}$'::text));
 
+CREATE FUNCTION control.build_walls() RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare t record;
+begin
+    for t in select * from control.walled_tables() w
+             where not exists (select from pg_policy where polrelid = w.walled and polname = 'control_flush') loop
+        execute format('alter table %s enable row level security', t.walled);
+        execute format('create policy control_command on %s to control_command using (%s)', t.walled, t.commanded);
+        execute format('create policy control_flush on %s to control_flush using (%s)', t.walled, t.flushed);
+        execute format('grant %s on %s to control_command', t.command, t.walled);
+        execute format('grant %s on %s to control_flush', t.flush, t.walled);
+    end loop;
+end $$;
+
 CREATE FUNCTION control.chain_step(hash bytea, link bytea) RETURNS bytea
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     AS $$select sha256(hash || link)$$;
@@ -38,6 +53,39 @@ begin
     raise exception using errcode = 'CTL01', message = 'the ledger is append-only',
         hint = 'Record a correction as a new entry.';
 end $$;
+
+CREATE FUNCTION control.remove_walls() RETURNS text[]
+    LANGUAGE plpgsql
+    AS $$
+declare t record; freed text[] := '{}';
+begin
+    for t in select * from control.walled_tables() loop
+        execute format('drop policy if exists control_command on %s', t.walled);
+        execute format('drop policy if exists control_flush on %s', t.walled);
+        execute format('alter table %s disable row level security', t.walled);
+        execute format('revoke all on %s from control_command, control_flush, control_claim', t.walled);
+        freed := freed || t.walled::text;
+    end loop;
+    return freed;
+end $$;
+
+CREATE FUNCTION control.walled_tables() RETURNS TABLE(walled regclass, command text, flush text, commanded text, flushed text)
+    LANGUAGE sql STABLE
+    AS $$
+    select to_regclass(name), command, flush, owned, owned
+    from (values ('checkpoints', 'select, insert', 'select, insert, update, delete'),
+                 ('checkpoint_blobs', 'select', 'select, insert, update, delete'),
+                 ('checkpoint_writes', 'select', 'select, insert, update, delete')) as t(name, command, flush),
+         -- The policy of control.thread says which of its rows the role may see.
+         format('exists (select from control.thread t where t.thread_id = %I.thread_id)', name) as owned
+    where to_regclass(name) is not null
+    union all
+    select to_regclass(name), 'select', 'select, insert, update, delete',
+           'split_part(prefix, ''.'', 1) = (select control.commanded_tenant())',
+           'split_part(prefix, ''.'', 1) = any ((select control.flushed_tenants())::text[])'
+    from unnest(array['store', 'store_vectors']) as name
+    where to_regclass(name) is not null
+$$;
 
 CREATE AGGREGATE control.chain(bytea) (
     SFUNC = control.chain_step,
@@ -391,6 +439,12 @@ ALTER TABLE control.wait ENABLE ROW LEVEL SECURITY;
 GRANT USAGE ON SCHEMA control TO control_command;
 GRANT USAGE ON SCHEMA control TO control_flush;
 GRANT USAGE ON SCHEMA control TO control_claim;
+
+REVOKE ALL ON FUNCTION control.build_walls() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION control.remove_walls() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION control.walled_tables() FROM PUBLIC;
 
 GRANT SELECT,INSERT,UPDATE ON TABLE control.approval TO control_command;
 GRANT SELECT,INSERT,UPDATE ON TABLE control.approval TO control_flush;

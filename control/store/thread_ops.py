@@ -30,6 +30,9 @@ class Owner(Protocol):
 
     tenant: str
 
+    async def adopt(self, thread_id: str) -> bool:
+        """Make a thread that plain LangGraph wrote and nobody owns this tenant's. False where it is no such thread."""
+
     def idle(
         self, threads: Sequence[str], *, ended: bool
     ) -> AbstractAsyncContextManager[AsyncConnection[dict[str, Any]]]:
@@ -100,12 +103,13 @@ class ThreadOps(AsyncPostgresSaver):
 
     async def _copy(self, source: str, target: str) -> None:
         idle = self._writers.idle
+        await self._writers.adopt(source)  # its owner alone sees what there is to copy
         async with idle([source], ended=False), idle([target], ended=True) as conn:
             try:
+                await conn.execute(_SQL["own"], {"tenant": self._writers.tenant, "threads": [target]})
                 await conn.execute(_SQL["copy"], {"source": source, "target": target})
             except psycopg.errors.UniqueViolation as error:
                 raise THREAD_TAKEN.because(f"{target!r} has checkpoints already.", thread=target) from error
-            await conn.execute(_SQL["own"], {"tenant": self._writers.tenant, "threads": [target]})
 
     async def _prune(self, thread_ids: Sequence[str], strategy: str) -> None:
         if isinstance(thread_ids, str) or strategy not in ("keep_latest", "delete"):

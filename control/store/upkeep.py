@@ -20,6 +20,13 @@ NOT_OWNER: Final = Problem(
     next_step="Run `control db migrate` with the address of the database's owner in DATABASE_URL.",
 )
 
+WORK_GOES_ON: Final = Problem(
+    code="work-goes-on",
+    status=409,
+    title="Somebody still works under control in this database",
+    next_step="Stop the workers and scripts (`control workers` lists them), then try again.",
+)
+
 _SCHEMA: Final = read("schema")
 _SERVER: Final = read("doctor")["server"]
 
@@ -39,6 +46,29 @@ def bring_up_to_date(conninfo: str) -> list[str]:
     """Apply what is missing, and return its names. Raises `database-away`, `database-not-owned`."""
     try:
         return migrate(conninfo)
+    except psycopg.OperationalError as error:
+        raise DATABASE_AWAY.because(_said(error)) from error
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise NOT_OWNER.because(_said(error)) from error
+
+
+def eject(conninfo: str, *, schema: bool) -> list[str]:
+    """Leave LangGraph's tables as its own saver made them, and return their names; with `schema`, drop ours for good.
+
+    Without it, `migrate` puts the walls back. Raises `work-goes-on`, `database-away`, `database-not-owned`.
+    """
+    try:
+        with psycopg.connect(conninfo, connect_timeout=5) as conn:
+            migrated = conn.execute(_SCHEMA["has_migrations"]).fetchone()
+            if migrated is None:
+                return []
+            (connected,) = conn.execute(_SCHEMA["connected"]).fetchone() or (0,)
+            if connected:
+                raise WORK_GOES_ON.because(f"{connected} of them hold a sign of life.", connected=connected)
+            (freed,) = conn.execute(_SCHEMA["remove_walls"]).fetchone() or ([],)
+            if schema:
+                conn.execute(_SCHEMA["drop_schema"])
+            return list(freed)
     except psycopg.OperationalError as error:
         raise DATABASE_AWAY.because(_said(error)) from error
     except psycopg.errors.InsufficientPrivilege as error:

@@ -24,7 +24,7 @@ from control.core.problem import Problem, Refusal
 from control.store import questions, runs
 from control.store.checkpoints import heads
 from control.store.database import Database
-from control.store.errors import THREAD_BUSY
+from control.store.errors import THREAD_BUSY, THREAD_TAKEN
 from control.store.item import Fence
 from control.store.runs import Entry, Run
 from control.store.session import Session
@@ -97,11 +97,34 @@ class ImplicitWriters:
                 await self._let_go(conn, tenure, head)
                 self._held.pop(thread_id, None)
 
+    async def adopt(self, thread_id: str) -> bool:
+        """Make a thread that plain LangGraph wrote and nobody owns this tenant's. False where it is no such thread."""
+        try:
+            async with self._database.scope("control_flush", self.tenant) as conn:
+                return await self._own(conn, [thread_id])
+        except Refusal as refusal:
+            if refusal.problem is not THREAD_TAKEN:
+                raise
+            return False
+
+    async def _own(self, conn: psycopg.AsyncConnection[Any], threads: Sequence[str]) -> bool:
+        """Own those of the threads that have checkpoints and no owner; whether there are any. Raises `thread-taken`.
+
+        What is on a thread shows only to its owner, so it is looked at as one, and what is empty stays nobody's.
+        """
+        named, written = {"tenant": self.tenant, "threads": list(threads)}, list[str]()
+        async with conn.transaction() as look:
+            await conn.execute(_THREADS["own"], named)
+            cursor = await conn.execute(_THREADS["written"], named)
+            written = [row["thread_id"] for row in await cursor.fetchall()]
+            raise psycopg.Rollback(look)
+        return bool(written) and (await conn.execute(_THREADS["own"], named | {"threads": written})).rowcount > 0
+
     @asynccontextmanager
     async def idle(self, threads: Sequence[str], *, ended: bool) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
         """A transaction at whose beginning and end nobody works on the threads; see `thread_ops.Owner`."""
         async with self._database.scope("control_flush", self.tenant) as conn:
-            await conn.execute(_THREADS["own"], {"tenant": self.tenant, "threads": list(threads)})
+            await self._own(conn, threads)
             await self._refuse_busy(conn, threads, ended=ended)
             yield conn
             await self._refuse_busy(conn, threads, ended=ended)  # a run may have been started meanwhile

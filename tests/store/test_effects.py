@@ -17,7 +17,6 @@ from control.core.ledger import verify
 from control.core.problem import Refusal
 from control.sdk.ports import Begun
 from control.store import runs
-from control.store.database import acting
 from control.store.item import Fence
 from tests.store.holding import claimed, contents, execute, head_of, installation, ledger, put, under
 
@@ -284,7 +283,7 @@ async def test_no_tenant_stays_with_a_connection_that_others_will_use(database: 
         await end(app, at, outcome=1)
         assert (await begin(app, node(fence))).state == "done"
         with pytest.raises(Refusal, match="division by zero"):
-            async with app.saver.reading() as conn, acting(conn, "control_flush", fence.tenant):
+            async with app.saver.reading(fence.tenant) as conn:
                 await conn.execute("select 1 / 0")
         stored = await put(app, at, messages=["x"])
         assert await app.saver.aget_tuple(stored) is not None

@@ -1,106 +1,222 @@
-"""The walls between tenants, held by the database: every role logs in and meets them."""
+"""The walls between tenants, held by the database: every role logs in and meets them, in every table there is.
+
+A table that is neither listed nor shared fails here: give it a row of a tenant in `ROWS`.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterator
+from typing import Any, Final
 
 import psycopg
 import pytest
+from langgraph.store.postgres import PostgresStore
 from psycopg import sql
 
-from control.testing.database import as_role
+from control.store.migrations import migrate
+from control.testing.database import Databases, as_role
 from tests.store.holding import claimed, execute
 
 ROLES: Final = {"control_command": "control.tenant", "control_flush": "control.tenants"}
-COLUMNS: Final = {  # what each table needs beside its tenant and the run, in a row of the other tenant
-    "approval": "interrupt_id, checkpoint_id, node, kind, title, packet, packet_digest, opened_at"
-    " values (%(t)s, %(r)s, 'i', 'c', 'n', 'input', 't', '{}', '', now())",
-    "run_input": "type, data values (%(t)s, %(r)s, 'msgpack', '')",
-    "wait": "interrupt_id, checkpoint_id, node, kind, signal, opened_at"
+SHARED: Final = frozenset(
+    {
+        "control.migration",
+        "control.worker",
+        "control.living",
+        "checkpoint_migrations",
+        "store_migrations",
+        "vector_migrations",
+    }
+)
+"""Tables of which no row is a tenant's."""
+ROWS: Final = {  # a row of tenant %(t)s with its run %(r)s and its thread %(h)s
+    "control.thread": "(tenant, thread_id) values (%(t)s, %(h)s)",
+    "control.run": "(tenant, run_id, thread_id, created_at, created_by, since)"
+    " values (%(t)s, %(r)s, %(h)s, now(), 'me', now())",
+    "control.approval": "(tenant, run_id, interrupt_id, checkpoint_id, node, kind, title, packet, packet_digest,"
+    " opened_at) values (%(t)s, %(r)s, 'i', 'c', 'n', 'input', 't', '{}', '', now())",
+    "control.run_input": "(tenant, run_id, type, data) values (%(t)s, %(r)s, 'msgpack', '')",
+    "control.wait": "(tenant, run_id, interrupt_id, checkpoint_id, node, kind, signal, opened_at)"
     " values (%(t)s, %(r)s, 'i', 'c', 'n', 'signal', 's', now())",
-    "signal": "name, payload, sent_by, sent_at values (%(t)s, %(r)s, 's', 'null', 'me', now())",
-    "effect": "effect_key, name, kind, state, epoch, began_at"
+    "control.signal": "(tenant, run_id, name, payload, sent_by, sent_at)"
+    " values (%(t)s, %(r)s, 's', 'null', 'me', now())",
+    "control.effect": "(tenant, run_id, effect_key, name, kind, state, epoch, began_at)"
     " values (%(t)s, %(r)s, 'k', 'n', 'effect', 'began', 1, now())",
-    "ledger": "seq, at, kind, actor, epoch, body, digest, hash"
+    "control.ledger": "(tenant, run_id, seq, at, kind, actor, epoch, body, digest, hash)"
     " values (%(t)s, %(r)s, 1, now(), 'accepted', 'me', 0, '{}', '', '')",
+    "checkpoints": "(thread_id, checkpoint_id, checkpoint) values (%(h)s, 'c', '{}')",
+    "checkpoint_blobs": "(thread_id, channel, version, type) values (%(h)s, 'c', '1', 'empty')",
+    "checkpoint_writes": "(thread_id, checkpoint_id, task_id, idx, channel, blob) values (%(h)s, 'c', 't', 0, 'c', '')",
+    "store": "(prefix, key, value) values (%(t)s || '.notes', 'k', '{}')",
+    "store_vectors": "(prefix, key, field_name) values (%(t)s || '.notes', 'k', 'f')",
 }
+MADE: Final = ("control.thread", "control.run")
+"""Tables whose rows the claim made; the others are filled here."""
+OWNER: Final = {"checkpoints": "thread_id", "checkpoint_blobs": "thread_id", "checkpoint_writes": "thread_id",
+                "store": "prefix", "store_vectors": "prefix"}  # fmt: skip
+"""Whose a row is, where no column is called `tenant`. The value begins with the tenant."""
+VECTORS: Final = """
+create table store_vectors (prefix text, key text, field_name text, embedding text,
+    primary key (prefix, key, field_name), foreign key (prefix, key) references store (prefix, key) on delete cascade)
+"""
+"""As PostgresStore makes it where the server has pgvector, but for the type of the vectors."""
+
+Conn = psycopg.Connection[Any]
 
 
-def insert(table: str) -> str:
-    columns, _, values = COLUMNS[table].partition(" values ")
-    return f"insert into control.{table} (tenant, run_id, {columns}) values {values}"
+@pytest.fixture(scope="module")
+def peopled(databases: Databases) -> Iterator[str]:
+    """A database in which the tenants `ours` and `theirs` have a row in every table; tests roll back what they do."""
+    with databases.cloned() as conninfo:
+        with PostgresStore.from_conn_string(conninfo) as store:
+            store.setup()
+        execute(conninfo, VECTORS)
+        migrate(conninfo)
+        for tenant in ("ours", "theirs"):
+            fence = claimed(conninfo, tenant=tenant, thread=f"{tenant}-thread")
+            for table in ROWS.keys() - set(MADE) - {"store_vectors"}:
+                execute(conninfo, inserting(table), {"t": tenant, "r": fence.run_id, "h": fence.thread_id})
+            execute(conninfo, inserting("store_vectors"), {"t": tenant})
+        yield conninfo
 
 
-@pytest.fixture
-def peopled(database: str) -> str:
-    """A database in which the tenants `ours` and `theirs` have a row in every table."""
-    for tenant in ("ours", "theirs"):
-        fence = claimed(database, tenant=tenant, thread=f"{tenant}-thread")
-        for table in COLUMNS:
-            execute(database, insert(table), {"t": tenant, "r": fence.run_id})
-    return database
+@pytest.fixture(params=ROLES)
+def session(peopled: str, request: pytest.FixtureRequest) -> Iterator[Conn]:
+    """A session of a role that works for `ours`, in a transaction."""
+    with psycopg.connect(as_role(peopled, request.param)) as conn:
+        conn.execute("select set_config(%s, 'ours', false)", (ROLES[request.param],))
+        yield conn
+        conn.rollback()
 
 
-def tenant_tables(conninfo: str) -> list[str]:
+def inserting(table: str) -> str:
+    return f"insert into {table} {ROWS[table]}"
+
+
+def tables(conninfo: str) -> list[str]:
+    """Every table and view of the schemas `control` and `public` that may hold a tenant's rows."""
     query = """
-        select table_name from information_schema.columns
-        where table_schema = 'control' and column_name = 'tenant' order by table_name
+        select c.oid::regclass::text from pg_class c join pg_namespace n on n.oid = relnamespace
+        where nspname in ('control', 'public') and relkind in ('r', 'p', 'v', 'm', 'f') order by 1
     """
-    return [name for (name,) in execute(conninfo, query)]
+    return [name for (name,) in execute(conninfo, query) if name not in SHARED]
 
 
-def test_every_table_with_a_tenant_is_walled_and_peopled_here(peopled: str) -> None:
-    tables = tenant_tables(peopled)
-    assert tables == sorted([*COLUMNS, "run", "thread"])
-    walled = execute(
-        peopled,
-        "select relname from pg_class where relnamespace = 'control'::regnamespace and relrowsecurity"
-        " and relforcerowsecurity order by relname",
-    )
-    assert [name for (name,) in walled] == tables
+def of(tenant: str, table: str) -> sql.SQL:
+    """The condition of a tenant's rows."""
+    return sql.SQL(f"starts_with({OWNER.get(table, 'tenant')}, '{tenant}')")  # type: ignore[arg-type]  # a test's own text
+
+
+def rows(conn: Conn, table: str, tenant: str) -> int:
+    query = sql.SQL("select count(*) from {} where {}").format(named(table), of(tenant, table))
+    found = conn.execute(query).fetchone()
+    assert found
+    return int(found[0])
+
+
+def named(table: str) -> sql.Identifier:
+    return sql.Identifier(*table.split("."))
+
+
+def may(conn: Conn, table: str, verb: str) -> bool:
+    found = conn.execute("select has_table_privilege(%s, %s)", (table, verb)).fetchone()
+    return bool(found and found[0])
+
+
+def test_every_table_is_walled_and_peopled_here(peopled: str) -> None:
+    assert tables(peopled) == sorted(ROWS)
+    walled = execute(peopled, "select oid::regclass::text from pg_class where relrowsecurity order by 1")
+    assert [name for (name,) in walled] == sorted(ROWS)
+    forced = execute(peopled, "select oid::regclass::text from pg_class where relforcerowsecurity order by 1")
+    assert [name for (name,) in forced] == sorted(ROWS.keys() - OWNER.keys())
+    with psycopg.connect(peopled) as conn:
+        for table in ROWS:
+            assert (rows(conn, table, "ours"), rows(conn, table, "theirs")) == (1, 1), table
+
+
+def test_no_function_lends_its_owners_rights(peopled: str) -> None:
+    lent = execute(peopled, "select oid from pg_proc where prosecdef and pronamespace = 'control'::regnamespace")
+    assert lent == []
 
 
 @pytest.mark.parametrize("role", ROLES)
 def test_without_a_tenant_no_row_is_seen(peopled: str, role: str) -> None:
     with psycopg.connect(as_role(peopled, role)) as conn:
-        for table in tenant_tables(peopled):
-            if allowed(conn, table, "select"):
-                assert count(conn, table) == 0, table
+        for table in filter(lambda table: may(conn, table, "select"), tables(peopled)):
+            assert rows(conn, table, "") == 0, table
 
 
-@pytest.mark.parametrize("role", ROLES)
-def test_a_tenant_sees_and_changes_its_own_rows_alone(peopled: str, role: str) -> None:
-    theirs = execute(peopled, "select run_id from control.run where tenant = 'theirs'")[0][0]
-    with psycopg.connect(as_role(peopled, role), autocommit=True) as conn:
-        conn.execute("select set_config(%s, 'ours', false)", (ROLES[role],))
-        for table in tenant_tables(peopled):
-            name = sql.Identifier("control", table)
-            if allowed(conn, table, "select"):
-                assert count(conn, table) == 1, table
-            if allowed(conn, table, "update"):
-                moved = conn.execute(sql.SQL("update {} set tenant = tenant where tenant = 'theirs'").format(name))
-                assert moved.rowcount == 0, table
-                with pytest.raises(psycopg.errors.InsufficientPrivilege, match="row-level security"):
-                    conn.execute(sql.SQL("update {} set tenant = 'theirs'").format(name))
-            if allowed(conn, table, "delete"):
-                gone = conn.execute(sql.SQL("delete from {} where tenant = 'theirs'").format(name))
-                assert gone.rowcount == 0, table
-            if allowed(conn, table, "insert") and table in COLUMNS:
-                with pytest.raises(psycopg.errors.InsufficientPrivilege, match="row-level security"):
-                    conn.execute(sql.SQL(insert(table)), {"t": "theirs", "r": theirs})  # type: ignore[arg-type]  # made from a literal
+def test_a_tenant_sees_its_own_rows_alone(peopled: str, session: Conn) -> None:
+    for table in tables(peopled):
+        if may(session, table, "select"):
+            assert (rows(session, table, "ours"), rows(session, table, "theirs")) == (1, 0), table
+        else:
+            refused(session, sql.SQL("select from {}").format(named(table)))
 
 
-def test_the_walls_bind_the_tables_owner_too(peopled: str) -> None:
-    """An owner that is no superuser, as where somebody else runs the server."""
+def test_a_tenant_inserts_no_row_of_another(peopled: str, session: Conn) -> None:
+    theirs = {"t": "theirs", "r": execute(peopled, "select run_id from control.run where tenant = 'theirs'")[0][0]}
+    for table in tables(peopled):
+        given = theirs | {"h": "theirs-thread"}
+        refused(session, sql.SQL(inserting(table)), given)  # type: ignore[arg-type]  # a test's own text
+        over = inserting(table) + " on conflict do nothing"
+        refused(session, sql.SQL(over), given)  # type: ignore[arg-type]  # a test's own text
+
+
+def test_a_tenant_updates_no_row_of_another(peopled: str, session: Conn) -> None:
+    for table in tables(peopled):
+        column = OWNER.get(table, "tenant")
+        same = sql.SQL("update {} set {} = {}").format(named(table), *[sql.Identifier(column)] * 2)
+        if not may(session, table, "update"):
+            refused(session, same)
+            continue
+        assert session.execute(same).rowcount == 1, table
+        given_away = sql.SQL("update {} set {} = replace({}, 'ours', 'theirs')")
+        refused(session, given_away.format(named(table), *[sql.Identifier(column)] * 2))
+
+
+def test_a_tenant_deletes_no_row_of_another(peopled: str, session: Conn) -> None:
+    for table in reversed(tables(peopled)):  # vectors go with what they index
+        everything = sql.SQL("delete from {}").format(named(table))
+        if may(session, table, "delete"):
+            assert session.execute(everything).rowcount == 1, table
+        else:
+            refused(session, everything)
+        refused(session, sql.SQL("truncate {}").format(named(table)))
+
+
+def refused(conn: Conn, statement: sql.SQL | sql.Composed, params: dict[str, Any] | None = None) -> None:
+    """It fails for want of rights, and the transaction goes on."""
+    with pytest.raises(psycopg.errors.InsufficientPrivilege), conn.transaction():
+        conn.execute(statement, params)
+
+
+def test_a_tenant_whose_name_begins_another_stays_out(peopled: str) -> None:
+    with psycopg.connect(as_role(peopled, "control_flush")) as conn:
+        conn.execute("set control.tenants = 'our,theirs-thread,theirs.notes'")
+        for table in filter(lambda table: may(conn, table, "select"), tables(peopled)):
+            assert rows(conn, table, "") == 0, table
+
+
+@pytest.mark.parametrize("table", sorted(OWNER))
+def test_the_claiming_role_has_nothing_to_do_with_langgraphs_tables(peopled: str, table: str) -> None:
+    with psycopg.connect(as_role(peopled, "control_claim")) as conn:
+        for verb in ("select", "insert", "update", "delete", "truncate", "references", "trigger"):
+            assert not may(conn, table, verb)
+
+
+def test_the_owner_meets_the_walls_of_our_tables_and_not_those_of_langgraphs(peopled: str) -> None:
+    """An owner that is no superuser, as where somebody else runs the server, may run plain LangGraph beside us."""
     execute(peopled, "drop role if exists control_test_owner")
     execute(peopled, "create role control_test_owner")
     try:
-        execute(peopled, "grant usage on schema control to control_test_owner")
-        for table in tenant_tables(peopled):
-            execute(peopled, f"alter table control.{table} owner to control_test_owner")
+        execute(peopled, "grant usage on schema control, public to control_test_owner")
+        for table in tables(peopled):
+            execute(peopled, f"alter table {table} owner to control_test_owner")
         with psycopg.connect(peopled) as conn:
             conn.execute("set role control_test_owner")
-            assert [count(conn, table) for table in tenant_tables(peopled)] == [0] * len(tenant_tables(peopled))
+            seen = {table: rows(conn, table, "") for table in tables(peopled)}
+        assert seen == {table: 2 if table in OWNER else 0 for table in ROWS}
     finally:
         execute(peopled, "reassign owned by control_test_owner to current_user")
         execute(peopled, "drop owned by control_test_owner")
@@ -113,7 +229,7 @@ def test_the_claiming_role_cannot_read_what_claiming_does_not_take(peopled: str,
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             conn.execute(sql.SQL("select from {}").format(sql.Identifier("control", table)))
         for verb in ("update", "delete") if table == "ledger" else ("insert", "update", "delete"):
-            assert not allowed(conn, table, verb)
+            assert not may(conn, f"control.{table}", verb)
 
 
 @pytest.mark.parametrize("column", ["created_by", "last_flush", "restarted_from"])
@@ -123,14 +239,3 @@ def test_the_claiming_role_cannot_read_every_column(peopled: str, column: str) -
             conn.execute(sql.SQL("select {} from control.run").format(sql.Identifier(column)))
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             conn.execute(sql.SQL("update control.run set priority = 1"))
-
-
-def allowed(conn: psycopg.Connection[tuple[object, ...]], table: str, verb: str) -> bool:
-    found = conn.execute("select has_table_privilege(%s, %s)", (f"control.{table}", verb)).fetchone()
-    return bool(found and found[0])
-
-
-def count(conn: psycopg.Connection[tuple[object, ...]], table: str) -> object:
-    found = conn.execute(sql.SQL("select count(*) from {}").format(sql.Identifier("control", table))).fetchone()
-    assert found
-    return found[0]

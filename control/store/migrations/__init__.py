@@ -1,9 +1,10 @@
 """Schema migrations: numbered, checksummed, never edited.
 
 `migrate` brings a database up to this version: LangGraph's own tables first (its saver's migrations, untouched), then
-every `NNNN_*.sql` of this folder in order, each in a transaction of its own, under one advisory lock, so that several
-processes may start at once. A database that is newer than this program, or in which an applied file no longer has the
-checksum it was applied with, is refused and left as it is.
+every `NNNN_*.sql` of this folder in order, each in a transaction of its own, last the walls around those of LangGraph's
+tables that have none yet. One advisory lock is held meanwhile, so that several processes may start at once. A database
+that is newer than this program, or in which an applied file no longer has the checksum it was applied with, is refused
+and left as it is.
 """
 
 from __future__ import annotations
@@ -72,7 +73,10 @@ def migrate(conninfo: str) -> list[str]:
             _langgraph_tables(conn)
             applied = _applied(conn)
             check(applied)
-            return [_apply(conn, migration) for migration in migrations() if migration.version not in applied]
+            missing = [migration for migration in migrations() if migration.version not in applied]
+            names = [_apply(conn, migration) for migration in missing]
+            conn.execute(_SQL["build_walls"])
+            return names
         finally:
             conn.execute(_SQL["unlock"], {"key": _LOCK})
 

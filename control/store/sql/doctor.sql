@@ -10,12 +10,16 @@ select rolname, rolsuper or rolbypassrls or rolcreatedb or rolcreaterole or rolr
 from pg_roles where rolname = any (%(roles)s);
 
 -- :name unguarded
--- Tables that hold a tenant's rows without forcing row security on everybody.
+-- Tables that hold a tenant's rows without forcing row security on everybody; LangGraph's that are without it.
 -- locks: none
-select c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace
+select c.oid::regclass::text from pg_class c
+where c.oid in (to_regclass('checkpoints'), to_regclass('checkpoint_blobs'), to_regclass('checkpoint_writes'),
+                to_regclass('store'), to_regclass('store_vectors')) and not c.relrowsecurity
+union all
+select c.relname::text from pg_class c join pg_namespace n on n.oid = c.relnamespace
 join pg_attribute a on a.attrelid = c.oid and a.attname = 'tenant' and not a.attisdropped
 where n.nspname = 'control' and c.relkind in ('r', 'p') and not (c.relrowsecurity and c.relforcerowsecurity)
-order by c.relname;
+order by 1;
 
 -- :name guards
 -- The triggers that are on and keep the ledger append-only.

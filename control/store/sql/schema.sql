@@ -24,6 +24,31 @@ select version, checksum from control.migration order by version;
 -- locks: migration
 insert into control.migration (version, name, checksum) values (%(version)s, %(name)s, %(sum)s);
 
+-- :name build_walls
+-- Row security on those of LangGraph's tables that have none of ours yet.
+-- locks: checkpoints, checkpoint_blobs, checkpoint_writes, store, store_vectors
+select control.build_walls();
+
+-- :name remove_walls
+-- Takes row security and our roles' rights off LangGraph's tables, and names those.
+-- locks: checkpoints, checkpoint_blobs, checkpoint_writes, store, store_vectors
+select control.remove_walls();
+
+-- :name drop_schema
+-- Everything of ours, for good.
+-- locks: all of schema control
+drop schema control cascade;
+
+-- :name connected
+-- How many processes hold claims or may, by the locks that are their sign of life.
+-- locks: none
+select count(*) from control.living;
+
+-- :name walled
+-- A row if LangGraph's checkpoints are walled off: not where they were ejected.
+-- locks: none
+select 1 from pg_class where oid = to_regclass('checkpoints') and relrowsecurity;
+
 -- :name server
 -- The process that serves this session, and whether it refuses writes.
 -- locks: none

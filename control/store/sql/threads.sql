@@ -6,12 +6,18 @@ where tenant = %(tenant)s and thread_id = any (%(threads)s) and closed_at is nul
 order by tenant, run_id for no key update;
 
 -- :name own
--- Makes this tenant's those of the threads that plain LangGraph wrote and nobody has; another tenant's is a unique
--- violation.
+-- Makes this tenant's those of the threads that nobody has, such as plain LangGraph's: what is on a thread can be seen by
+-- its owner alone. Another tenant's is a unique violation; what cannot be a thread's name is left out.
 -- locks: thread
 insert into control.thread (tenant, thread_id)
-select distinct %(tenant)s, thread_id from checkpoints where thread_id = any (%(threads)s)
+select distinct %(tenant)s, name from unnest(%(threads)s::text[]) as name where length(name) between 1 and 255
 on conflict (tenant, thread_id) do nothing;
+
+-- :name written
+-- Those of these threads that have a checkpoint.
+-- locks: none
+select t.thread_id from unnest(%(threads)s::text[]) as t(thread_id)
+where exists (select from checkpoints c where c.thread_id = t.thread_id);
 
 -- :name of_runs
 -- This tenant's threads with checkpoints of these runs (as their metadata name them). No index leads there.

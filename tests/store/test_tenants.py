@@ -1,0 +1,113 @@
+"""One installation, several tenants: what each reads, writes and takes on LangGraph's tables."""
+
+from __future__ import annotations
+
+import asyncio
+import operator
+from typing import Annotated, Any, TypedDict
+
+import psycopg
+import pytest
+from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+from langgraph.graph import END, START, StateGraph
+from langgraph.types import Command, interrupt
+from psycopg.rows import dict_row
+
+from control.core.problem import Refusal
+from control.store.item import Batch
+from tests.store.holding import claimed, execute, installation, put, under
+
+
+class State(TypedDict):
+    log: Annotated[list[str], operator.add]
+
+
+def config(thread: str) -> Any:
+    return {"configurable": {"thread_id": thread, "checkpoint_ns": ""}}
+
+
+def asking() -> StateGraph[State]:
+    graph = StateGraph(State)
+    graph.add_node("ask", lambda state: {"log": [interrupt("Well?")]})
+    graph.add_edge(START, "ask")
+    graph.add_edge("ask", END)
+    return graph
+
+
+async def test_a_saver_reads_the_threads_of_its_tenant_alone(database: str) -> None:
+    mine, other = claimed(database, thread="mine"), claimed(database, tenant="other", thread="other")
+    async with installation(database) as app:
+        for fence in (mine, other):
+            await put(app, under(fence), word=fence.tenant)
+        own, theirs = await app.saver.aget_tuple(config("mine")), await app.saver.aget_tuple(config("other"))
+        assert own is not None and own.checkpoint["channel_values"] == {"word": "default"}
+        assert theirs is None
+        listed = [found.config["configurable"]["thread_id"] async for found in app.saver.alist(None)]
+        assert listed == ["mine"]
+
+
+async def test_under_a_claim_the_claims_tenant_reads_whoever_read_before(database: str) -> None:
+    """One pooled connection serves all of them, so that each finds what the one before it left."""
+    fences = [claimed(database, tenant=tenant, thread=tenant) for tenant in ("a", "b")]
+    async with installation(database, pool_limit=1) as app:
+        for fence in fences:
+            await put(app, under(fence), word=fence.tenant)
+        for fence in fences * 2:
+            found = await app.saver.aget_tuple(under(fence))
+            assert found is not None and found.checkpoint["channel_values"] == {"word": fence.tenant}
+            assert await app.saver.aget_tuple(config(fence.thread_id)) is None
+            assert [t async for t in app.saver.of(fence.tenant).alist(None)] != []
+
+
+async def test_an_item_of_a_tenant_that_its_flush_did_not_name_is_not_written(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named, smuggled = claimed(database, tenant="a", thread="a"), claimed(database, tenant="b", thread="b")
+    monkeypatch.setattr(Batch, "tenants", lambda _: ["a"])
+    async with installation(database) as app:
+        told = await asyncio.gather(
+            *(put(app, under(fence), word="x") for fence in (named, smuggled)), return_exceptions=True
+        )
+    assert isinstance(told[0], dict)
+    assert isinstance(told[1], Refusal) and told[1].code == "claim-lost"
+    assert execute(database, "select thread_id from checkpoints") == [("a",)]
+
+
+@pytest.mark.parametrize("act", ["write", "delete", "copy from", "copy to", "prune"])
+async def test_what_is_on_another_tenants_thread_is_out_of_reach(database: str, act: str) -> None:
+    other = claimed(database, tenant="other", thread="other")
+    async with installation(database) as app:
+        await put(app, under(other), word="theirs")
+        before = execute(database, "select * from checkpoints")
+        saver = app.saver
+        acts = {
+            "write": lambda: asking().compile(checkpointer=saver).ainvoke({"log": []}, config("other")),
+            "delete": lambda: saver.adelete_thread("other"),
+            "copy from": lambda: saver.acopy_thread("other", "copy"),
+            "copy to": lambda: saver.acopy_thread("mine", "other"),
+            "prune": lambda: saver.aprune(["other"], strategy="delete"),
+        }
+        with pytest.raises(Refusal) as refused:
+            await acts[act]()
+        assert refused.value.code == "thread-taken"
+    assert execute(database, "select * from checkpoints") == before
+
+
+@pytest.mark.parametrize("first", ["resume", "list", "copy"])
+async def test_a_thread_of_plain_langgraph_is_his_who_first_names_it(database: str, first: str) -> None:
+    graph = asking()
+    async with await psycopg.AsyncConnection.connect(database, autocommit=True, row_factory=dict_row) as conn:
+        await graph.compile(checkpointer=AsyncPostgresSaver(conn)).ainvoke({"log": ["plain"]}, config("t"))
+    async with installation(database) as app:
+        assert [found async for found in app.saver.alist(None)] == []
+        assert await app.saver.aget_tuple(config("nobody's")) is None
+        assert execute(database, "select 1 from control.thread") == []
+        if first == "list":
+            assert len([found async for found in app.saver.alist(config("t"))]) == 2
+        thread = "t"
+        if first == "copy":
+            await app.saver.acopy_thread(thread, thread := "copy")
+        found = await graph.compile(checkpointer=app.saver).ainvoke(Command(resume="yes"), config(thread))
+    assert found == {"log": ["plain", "yes"]}
+    owners = execute(database, "select tenant, thread_id from control.thread order by 2")
+    assert owners == [("default", name) for name in sorted({"t", thread})]
