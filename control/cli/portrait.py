@@ -101,7 +101,6 @@ def _question(question: Approval, standing: Standing) -> Table:
         grid.add_row(text("decide by"), text(moment(question.expires_at)))
     if answers := _answers(question):
         grid.add_row(text("takes"), text(answers))
-    grid.add_row(text("digest"), text(bytes(question.packet_digest).hex()))
     grid.add_row(text("settle it"), text(_command(question, standing), "bold"))
     return grid
 
@@ -169,14 +168,15 @@ def _resolved(field: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[st
 
 
 def _command(question: Approval, standing: Standing) -> str:
-    run, which = str(standing.run.run_id)[:8], f"--question {question.interrupt_id}"
+    run = str(standing.run.run_id)[:8]
+    which = f" --question {question.interrupt_id}" if standing.named or len(standing.questions) > 1 else ""
     if question.kind != "approval":
-        return f"control answer {run} JSON {which}"
+        return f"control answer {run} JSON{which}"
     packet = question.asks
     edits = any(Choice.EDIT in action.allowed for action in packet.actions)
     more = "--decisions JSON" if len(packet.actions) > 1 else "--edit JSON" if edits else ""
     or_more = f", also with {more}" if more else ""
-    return f"control approve {run} {which}   or   control reject {run} {which}{or_more}"
+    return f"control approve {run}{which}   or   control reject {run}{which}{or_more}"
 
 
 def _effect(row: dict[str, Any]) -> tuple[Any, ...]:

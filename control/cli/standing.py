@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A run now. `nodes` are those that run now, or would run next; `questions` and `effects` only in a close look."""
+    """A run now. `nodes` are those that run now, or would run next; `questions` and `effects` only in a close look.
+
+    named: whether a question must be named to be decided, since another was decided before.
+    """
 
     run: Run
     facts: Facts
@@ -32,6 +35,7 @@ class Standing:
     nodes: tuple[str, ...] = ()
     questions: tuple[Approval, ...] = ()
     effects: tuple[dict[str, Any], ...] = field(default=())
+    named: bool = False
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
@@ -67,6 +71,7 @@ async def standing(control: Control, run_id: UUID, *, close: bool = False) -> St
             nodes=head.next if head else tuple(dict.fromkeys(asking)),
             questions=tuple(await questions.open_approvals(conn, run)) if close else (),
             effects=tuple(await listing.effects(conn, control.tenant, run_id)) if close else (),
+            named=close and await questions.last_decided(conn, run) is not None,
         )
 
 
