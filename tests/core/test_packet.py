@@ -107,6 +107,11 @@ def test_our_own_approval_carries_everything_it_was_asked_with() -> None:
     assert packet.actions[0].args == {"grant": 18_000} and packet.value == told
 
 
+def test_a_rule_that_is_no_name_is_left_out() -> None:
+    told = {"type": "control.approval", "rules": ["large-loans", {"b": 1, "a": 2}, 5]}
+    assert packet_of(told).rules == ("large-loans",)
+
+
 def test_only_our_own_questions_speak_for_the_gate() -> None:
     assert packet_of(BATCH | {"gate": {"quorum": 0}, "risk": "none"}).gate == {}
 
