@@ -56,10 +56,15 @@ _FOUND_BY: Final = frozenset({"source", "step", "parents", "run_id", "thread_id"
 _INLINE: Final = (str, int, float, bool, type(None))
 _SCHEDULES: Final = ("branch:to:", "join:", "__pregel_tasks", "__start__")  # a StateGraph's channels of that kind
 _LONG: Final = 1000  # characters
+_RUNTIME: Final = "__pregel_runtime"
+_TASK: Final = "__pregel_task_id"
 
 
 class Writers(Owner, Protocol):
     """Where a writer without a claim gets one."""
+
+    async def check(self, thread_id: str) -> None:
+        """Raise `claim-held` where a graph that is about to run on the thread could write nothing."""
 
     async def tenure(self, thread_id: str) -> Tenure:
         """The implicit claim of this process on the thread. Raises `claim-held` where a worker's claim is live."""
@@ -98,8 +103,13 @@ class ControlSaver(ThreadOps):
 
     @override
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """The checkpoint a configuration names, or the thread's latest. A thread known to be new is not looked up."""
+        """The checkpoint a configuration names, or the thread's latest. A thread known to be new is not looked up.
+
+        Raises `claim-held` where a graph without a claim enters a thread that is somebody else's: no node may run.
+        """
         tenure: Tenure | None = config["configurable"].get(TENURE)
+        if tenure is None and _enters(config):
+            await self._here(self._writers.check(str(config["configurable"]["thread_id"])))
         if tenure is not None and tenure.untouched and tenure.fence.thread_id == config["configurable"]["thread_id"]:
             tenure.untouched = False
             return None
@@ -293,6 +303,14 @@ class ControlSaver(ThreadOps):
             parent_config={"configurable": {**configurable, "checkpoint_id": parent}} if parent else None,
             pending_writes=self._load_writes(value["pending_writes"]),
         )
+
+
+def _enters(config: RunnableConfig) -> bool:
+    """Whether a graph, and no subgraph of it, reads where to go on. LangGraph gives each run a `RunControl`, which
+    those who look at a state do not have, unless they pass on the configuration of the node they are in.
+    """
+    runtime = config["configurable"].get(_RUNTIME)
+    return getattr(runtime, "control", None) is not None and _TASK not in config["configurable"]
 
 
 def _may_lag(tenure: Tenure, checkpoint: Checkpoint, *, step: int, ran: list[str]) -> bool:
