@@ -189,7 +189,7 @@ class Attempt:
 
     async def _adopt(self, head: Head) -> Ended | None:
         """Go on under this version of the graph, if the head fits it; otherwise say what does not."""
-        if why := await misfit(self.workflow.under(self.tools.saver), head):
+        if why := await misfit(self.workflow.graph, head):
             return Ended(OutcomeKind.DRAINED, error=why, fit=Fit.CHANGED)
         async with self.tools.database.scope("control_flush", self.claimed.tenant) as conn:
             run = await runs.lock_run(conn, self.claimed.tenant, self.claimed.run_id)
@@ -233,7 +233,7 @@ class Attempt:
             return failed(error)
 
     async def _stream(self, entry: Enter) -> Ended:
-        graph: Pregel[Any, Any, Any, Any] = self.workflow.under(self.tools.saver)
+        graph = self.workflow.graph
         mode: Any = "tasks" if self.workflow.routes else []  # without routing, a task's path names its node
         async for event in graph.astream(
             entry.value, self._config(), stream_mode=mode, durability="sync", control=self._control

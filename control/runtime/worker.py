@@ -17,7 +17,7 @@ import gc
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 from uuid import UUID
@@ -58,7 +58,8 @@ class Worker:
     """See the module. Built and run on one event loop."""
 
     def __init__(self, database: Database, workflows: Mapping[str, Workflow], tools: Tools, *, pace: Pace) -> None:
-        self._database, self._workflows, self._tools, self._pace = database, workflows, tools, pace
+        self._database, self._tools, self._pace = database, tools, pace
+        self._workflows = {name: replace(w, graph=w.under(tools.saver)) for name, w in workflows.items()}
         self._loop = asyncio.get_running_loop()
         self._recovery = Recovery(database, crash_limit=tools.crash_limit)
         self._attempts: dict[UUID, Attempt] = {}
@@ -188,7 +189,7 @@ class Worker:
             workflow = self._workflows[blocked.workflow]
             if blocked.graph_digest != workflow.digest:
                 head = await self._tools.head(blocked.thread_id)
-                if await misfit(workflow.under(self._tools.saver), head):
+                if await misfit(workflow.graph, head):
                     self._misfits.add(blocked.run_id)
                     continue
             await self._recovery.readopt(blocked.tenant, blocked.run_id, workflow.digest)

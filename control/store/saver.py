@@ -175,7 +175,7 @@ class ControlSaver(ThreadOps):
         for position, (channel, value) in enumerate(writes):
             kind, blob = self.serde.dumps_typed(repr(value) if isinstance(value, BaseException) else value)
             idx = WRITES_IDX_MAP.get(channel, position)
-            rows.append(WriteRow(ns, checkpoint_id, task_id, task_path, idx, channel, kind, blob))
+            rows.append(WriteRow(ns, checkpoint_id, task_id, task_path, str(idx), channel, kind, blob))
         if ns == "":
             self._note(tenure, item, writes, node=tenure.node(task_id, task_path))
             if any(channel not in _NO_OUTPUT for channel, _ in writes):
