@@ -33,7 +33,7 @@ from control.store.flush import CLAIM_LOST
 from control.store.runs import ORDERS, WORK
 from control.store.session import Session
 
-_GATHER_S: Final = 0.003
+_GATHER_S: Final = 0.0005
 _READOPT_S: Final = 5.0
 _LAST_WAIT_S: Final = 5.0
 UNHEARD: Final = "its worker never heard of the claim"
