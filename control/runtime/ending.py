@@ -54,10 +54,13 @@ class Scene:
 
 
 def failed(error: Exception) -> Ended:
-    """The end that an exception makes."""
+    """The end that an exception makes. Our own database being away speaks against no run: it is as if it had been
+    drained, and goes on when the database is back.
+    """
     if isinstance(error, Refusal):
-        failure = FailureClass.TRANSIENT if error.problem is DATABASE_AWAY else FailureClass.PERMANENT
-        return Ended(OutcomeKind.FAILED, failure, str(error), repr(error))
+        if error.problem is DATABASE_AWAY:
+            return Ended(OutcomeKind.DRAINED)
+        return Ended(OutcomeKind.FAILED, FailureClass.PERMANENT, str(error), repr(error))
     return Ended(OutcomeKind.FAILED, classify(error), f"{type(error).__name__}: {error}", repr(error))
 
 
