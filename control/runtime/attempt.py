@@ -246,7 +246,7 @@ class Attempt:
             return failed(self.tenure.broken or error)
 
     async def _stream(self, entry: Enter) -> Ended:
-        graph: Pregel[Any, Any, Any, Any] = self.workflow.under(self.tools.saver)
+        graph = self.workflow.graph
         mode: Any = "tasks" if self.workflow.routes else []  # without routing, a task's path names its node
         async for event in graph.astream(
             entry.value, self._config(), stream_mode=mode, durability="sync", control=self._control

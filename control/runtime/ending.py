@@ -24,7 +24,6 @@ from control.store.runs import Questions, Run, facts_of
 from control.store.tenure import DECISION_PASSED_OVER
 
 _RETRY_POLICY: Final = RetryPolicy()
-_REFUSED: Final = {DATABASE_AWAY.code: FailureClass.TRANSIENT, DECISION_PASSED_OVER.code: FailureClass.HUMAN}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +55,14 @@ class Scene:
 
 
 def failed(error: Exception) -> Ended:
-    """The end that an exception makes."""
+    """The end that an exception makes. Our own database being away speaks against no run: it is as if it had been
+    drained, and goes on when the database is back.
+    """
     if isinstance(error, Refusal):
-        failure = _REFUSED.get(error.problem.code, FailureClass.PERMANENT)
+        if error.problem is DATABASE_AWAY:
+            return Ended(OutcomeKind.DRAINED)
+        passed_over = error.problem.code == DECISION_PASSED_OVER.code
+        failure = FailureClass.HUMAN if passed_over else FailureClass.PERMANENT
         return Ended(OutcomeKind.FAILED, failure, str(error), repr(error))
     return Ended(OutcomeKind.FAILED, classify(error), f"{type(error).__name__}: {error}", repr(error))
 

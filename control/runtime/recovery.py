@@ -50,7 +50,7 @@ class Recovery:
                 run, worker_id=None, claimed_at=None, outcome_at=at, execution=head.state if begun else Execution.NONE
             )
             if scripted:
-                await self._save(conn, *left_by_its_script(free, at=at), at=at)
+                await self._save(conn, *await left_by_its_script(conn, run, head=head, at=at), at=at)
                 return True
             delivered = await questions.settle(conn, run, pending=[q.id for q in head.open] if begun else [], at=at)
             crashes = run.crashes + orphan.crashed

@@ -17,7 +17,7 @@ import gc
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 from uuid import UUID
@@ -33,7 +33,7 @@ from control.store.flush import CLAIM_LOST
 from control.store.runs import ORDERS, WORK
 from control.store.session import Session
 
-_GATHER_S: Final = 0.003
+_GATHER_S: Final = 0.0005
 _READOPT_S: Final = 5.0
 _LAST_WAIT_S: Final = 5.0
 UNHEARD: Final = "its worker never heard of the claim"
@@ -58,7 +58,8 @@ class Worker:
     """See the module. Built and run on one event loop."""
 
     def __init__(self, database: Database, workflows: Mapping[str, Workflow], tools: Tools, *, pace: Pace) -> None:
-        self._database, self._workflows, self._tools, self._pace = database, workflows, tools, pace
+        self._database, self._tools, self._pace = database, tools, pace
+        self._workflows = {name: replace(w, graph=w.under(tools.saver)) for name, w in workflows.items()}
         self._loop = asyncio.get_running_loop()
         self._recovery = Recovery(database, crash_limit=tools.crash_limit)
         self._attempts: dict[UUID, Attempt] = {}
@@ -74,6 +75,7 @@ class Worker:
             digests=[w.digest for w in workflows.values()],
             on_notify=self._notified,
             on_lost=self._session_lost,
+            on_starting=self._session_starting,
             on_back=self._session_back,
         )
         self._holdings = Holdings(self.worker_id, list(workflows), [w.digest for w in workflows.values()])
@@ -82,6 +84,7 @@ class Worker:
         self._lost_at: float | None = None
         self._back_at: float | None = None
         self._failover_wait = timedelta(seconds=pace.failover_wait_s)
+        self._up_at = self._loop.time()
         self._never = asyncio.Event()
         self.swept = asyncio.Event()
 
@@ -173,7 +176,8 @@ class Worker:
     async def _sweep(self) -> None:
         """Take runs from the dead, and wake those whose time has come."""
         if self._may_judge():
-            for orphan in await self._sweeping.orphans(self.worker_id, grace=self._failover_wait):
+            settled = self._loop.time() > self._up_at + self._pace.failover_wait_s
+            for orphan in await self._sweeping.orphans(self.worker_id, grace=self._failover_wait, settled=settled):
                 if await self._recovery.take_over(orphan):
                     _log.warning("run %s taken over: %s", orphan.run_id, orphan.why)
                     self._work.set()
@@ -247,6 +251,10 @@ class Worker:
         _log.warning("worker %s lost its session; peers may take its runs", self.worker_id)
         self._loop.call_soon_threadsafe(self._expect_back)
 
+    def _session_starting(self) -> None:
+        """From the session's thread."""
+        self._loop.call_soon_threadsafe(self._expect_back)
+
     def _session_back(self) -> None:
         """From the session's thread. What the peers have taken meanwhile shows when the claims are compared."""
         self._loop.call_soon_threadsafe(self._back)
@@ -259,9 +267,11 @@ class Worker:
         return self._lost_at is None and (self._back_at is None or self._loop.time() > self._back_at + waits)
 
     def _expect_back(self) -> None:
+        """The session was lost, or nobody can have one yet: from now on it has its time to come back."""
         self._lost_at = self._loop.time()
-        if self._giving_up is None:
-            self._giving_up = self._loop.call_later(self._pace.failover_wait_s, self._give_up)
+        if self._giving_up is not None:
+            self._giving_up.cancel()
+        self._giving_up = self._loop.call_later(self._pace.failover_wait_s, self._give_up)
 
     def _back(self) -> None:
         if self._giving_up is not None:
@@ -272,7 +282,8 @@ class Worker:
 
     def _give_up(self) -> None:
         """Without a sign of life peers may be at work on the same runs already."""
-        _log.error("worker %s stops %d runs: its session did not come back", self.worker_id, self.busy)
+        if self._attempts:
+            _log.warning("worker %s stops %d runs: its session did not come back", self.worker_id, self.busy)
         for attempt in list(self._attempts.values()):
             attempt.abort(CLAIM_LOST.because("This worker lost its session, and with it its sign of life."))
 

@@ -2,13 +2,13 @@
 
 A flush sends many rows as parallel arrays. psycopg's own list adaptation writes text arrays element by element, and
 its parameter type depends on the values, which would make a new prepared statement for every mixture of nulls. `Texts`
-and `Blobs` always travel as binary `text[]` and `bytea[]`; SQL casts the former to what the column is.
+and `Blobs` always travel as binary `text[]` and `bytea[]`; SQL casts the former to what the column is. A binary array
+is its opening, then each element behind its length, which is -1 for a null.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from struct import pack
+from struct import Struct
 from typing import Any, Final
 
 from psycopg.abc import AdaptContext
@@ -19,7 +19,11 @@ _TEXT: Final = 25  # PostgreSQL's own numbers of its types
 _TEXT_ARRAY: Final = 1009
 _BYTEA: Final = 17
 _BYTEA_ARRAY: Final = 1001
-_NULL: Final = pack("!i", -1)
+_length: Final = Struct("!i").pack
+_NULL: Final = _length(-1)
+_opening: Final = Struct("!iiiii").pack  # dimensions, has nulls, element type, length, lower bound
+_NO_TEXTS: Final = Struct("!iii").pack(0, 0, _TEXT)
+_NO_BLOBS: Final = Struct("!iii").pack(0, 0, _BYTEA)
 
 
 class Texts(list[str | None]):
@@ -35,7 +39,11 @@ class _TextsDumper(Dumper):
     oid = _TEXT_ARRAY
 
     def dump(self, obj: Any) -> bytes:
-        return _array(_TEXT, [None if text is None else text.encode() for text in obj])
+        if not obj:
+            return _NO_TEXTS
+        opening = _opening(1, None in obj, _TEXT, len(obj), 1)
+        sent = [_NULL if text is None else _length(len(data := text.encode())) + data for text in obj]
+        return opening + b"".join(sent)
 
 
 class _BlobsDumper(Dumper):
@@ -43,15 +51,10 @@ class _BlobsDumper(Dumper):
     oid = _BYTEA_ARRAY
 
     def dump(self, obj: Any) -> bytes:
-        return _array(_BYTEA, obj)
-
-
-def _array(element: int, values: Iterable[bytes | None]) -> bytes:
-    """PostgreSQL's binary one-dimensional array: dimensions, has nulls, element type, length, lower bound, elements."""
-    parts = [_NULL if value is None else pack("!i", len(value)) + value for value in values]
-    if not parts:
-        return pack("!iii", 0, 0, element)
-    return pack("!iiiii", 1, int(_NULL in parts), element, len(parts), 1) + b"".join(parts)
+        if not obj:
+            return _NO_BLOBS
+        opening = _opening(1, None in obj, _BYTEA, len(obj), 1)
+        return opening + b"".join([_NULL if data is None else _length(len(data)) + data for data in obj])
 
 
 def register(context: AdaptContext) -> None:

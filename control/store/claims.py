@@ -118,9 +118,12 @@ class Claims:
         }
         return await self._rows(Claimed, "claim", **params)
 
-    async def orphans(self, worker_id: UUID, *, grace: timedelta) -> list[Orphan]:
-        """Claims of others whose holder is gone. `grace`: for workers to come back after the server restarted."""
-        params = {"grace": grace, "limit": _SWEEP, "worker_id": worker_id}
+    async def orphans(self, worker_id: UUID, *, grace: timedelta, settled: bool) -> list[Orphan]:
+        """Claims of others whose holder is gone. `grace`: for workers to come back after the server restarted. One that
+        is not `settled` has just come itself, and leaves those be that have not been seen since: a server that took
+        long to recover looks like one that has been up for long.
+        """
+        params = {"grace": grace, "settled": settled, "limit": _SWEEP, "worker_id": worker_id}
         return await self._rows(Orphan, "lost", **params)
 
     async def mine(self, worker_id: UUID) -> list[Mine]:

@@ -43,7 +43,8 @@ RUN_MOVED: Final = Problem(
 _SQL: Final = read("flush")
 _FLUSH: Final = numbered(_SQL["flush"])
 _RETRY_S: Final = (0.02, 0.05, 0.1, 0.2, 0.4)  # then the last one again, until the patience ends
-_LINGER_S: Final = 0.01  # how long a write in no hurry waits for company
+_LINGER_S: Final = 0.02  # how long a write in no hurry waits for company
+_FEW: Final = 6  # runs that share a flush however few there are: to halve them would cost more than it wins
 _BUSY_S: Final = 0.005  # before a flush that found every one of its runs locked is tried again
 _log: Final = logging.getLogger(__name__)
 
@@ -70,6 +71,8 @@ class Flusher:
         self._tenants: list[str] | None = None
         self._task: asyncio.Task[None] | None = None
         self._locked: set[Fence] = set()
+        self._written: set[Fence] = set()  # by the last flush
+        self._lingering: asyncio.TimerHandle | None = None
         self._away = False
         self._numbers = itertools.count(1)
         self.flushes = 0
@@ -106,9 +109,18 @@ class Flusher:
         self._queue.append(item)
         self._drained.clear()
         if linger:
-            asyncio.get_running_loop().call_later(_LINGER_S, self._filled.set)
+            item.lingers = True
+            self._linger()
         else:
             self._filled.set()
+
+    def _linger(self) -> None:
+        if self._lingering is None:
+            self._lingering = asyncio.get_running_loop().call_later(_LINGER_S, self._lingered)
+
+    def _lingered(self) -> None:
+        self._lingering = None
+        self._filled.set()
 
     async def _run(self) -> None:
         while True:
@@ -118,18 +130,41 @@ class Flusher:
                 await self._flush(batch)
             else:
                 await asyncio.sleep(_BUSY_S)  # all that is queued waits for locks
-            if not self._queue:
-                self._filled.clear()
-                self._drained.set()
+            self._rest()
+
+    def _rest(self) -> None:
+        """Go on at once only if something in the queue is in a hurry."""
+        if not all(item.lingers for item in self._queue):
+            return
+        self._filled.clear()
+        if self._queue:
+            self._linger()
+        else:
+            self._drained.set()
 
     def _take(self) -> list[Item]:
-        """The oldest items, but none of a run that was found locked a moment ago: its neighbours go first."""
+        """The oldest items, but none of a run that was found locked a moment ago: its neighbours go first.
+
+        Of the runs that write, half at most: else all of them wait for one flush, and then the database waits for all
+        of them. With halves one half computes while the other commits.
+        """
+        waiting = {item.fence for item in self._queue}
+        share = max(_FEW, (len(waiting | self._written) + 1) // 2)
+        fences: set[Fence] = set()
         taken: list[Item] = []
         left: deque[Item] = deque()
         for item in self._queue:
-            fits = len(taken) < self._batch_limit and item.fence not in self._locked
-            (taken if fits else left).append(item)
-        self._queue, self._locked = left, set()
+            fence = item.fence
+            fits = fence in fences or (len(fences) < share and fence not in self._locked)
+            if fits and len(taken) < self._batch_limit:
+                fences.add(fence)
+                taken.append(item)
+            else:
+                left.append(item)
+        self._queue, self._locked, self._written = left, set(), fences
+        if self._lingering and not left:  # who comes next has the whole time again
+            self._lingering.cancel()
+            self._lingering = None
         return taken
 
     async def _flush(self, items: list[Item]) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -25,6 +26,10 @@ class Fence(NamedTuple):
     thread_id: str
     epoch: int
     worker_id: UUID
+
+    def __hash__(self) -> int:
+        """Of what tells fences apart and hashes fast: a UUID does not."""
+        return hash((self.thread_id, self.epoch))
 
 
 class CheckpointRow(NamedTuple):
@@ -48,7 +53,7 @@ class WriteRow(NamedTuple):
     checkpoint_id: str
     task_id: str
     task_path: str
-    idx: int
+    idx: str  # a number, as it is sent
     channel: str
     type: str
     blob: bytes
@@ -99,7 +104,9 @@ class Ending:
 
 @dataclass(slots=True, eq=False)
 class Item:
-    """One write. `entries` are (kind, actor, body) of the ledger; `written` completes with the run's version."""
+    """One write. `entries` are (kind, actor, body) of the ledger; `written` completes with the run's version. One that
+    lingers waits for company.
+    """
 
     fence: Fence
     written: asyncio.Future[int]
@@ -114,6 +121,7 @@ class Item:
     parts: tuple[str, ...] | None = None
     shortfalls: int = 0
     ending: Ending | None = None
+    lingers: bool = False
 
 
 @dataclass(slots=True)
@@ -134,14 +142,14 @@ class Batch:
 
     def columns(self, flush: int) -> dict[str, Any]:
         """The parameters of the `flush` query."""
-        numbered = list(enumerate(self.groups.values(), start=1))
+        numbered = [(str(i), items) for i, items in enumerate(self.groups.values(), start=1)]
         return {
             "flush": flush,
             **_run_columns(self.groups),
-            **_columns("c", _CHECKPOINT, _rows(numbered, "checkpoints", lambda r: r[:2])),
-            **_columns("b", _BLOB, _rows(numbered, "blobs", lambda r: r[:3], first=True)),
-            **_columns("w", _WRITE, _rows(numbered, "writes", lambda r: (*r[:3], r[4]), first=True)),
-            **_columns("m", _WRITE, _rows(numbered, "marks", lambda r: (*r[:3], r[4]))),
+            **_columns("c", _CHECKPOINT, _rows(numbered, _checkpoints, _CHECKPOINT_KEY)),
+            **_columns("b", _BLOB, _rows(numbered, _blobs, _BLOB_KEY, first=True)),
+            **_columns("w", _WRITE, _rows(numbered, _writes, _WRITE_KEY, first=True)),
+            **_columns("m", _WRITE, _rows(numbered, _marks, _WRITE_KEY)),
             **_columns("e", ("kind", "actor", "body"), _entries(numbered)),
         }
 
@@ -236,15 +244,23 @@ def _named(fence: Fence) -> tuple[str, str]:
 _CHECKPOINT = ("ns", "id", "parent", "checkpoint", "metadata")
 _BLOB = ("ns", "channel", "version", "type", "blob")
 _WRITE = ("ns", "id", "task", "path", "idx", "channel", "type", "blob")
-_Numbered = list[tuple[int, list[Item]]]
+_CHECKPOINT_KEY, _BLOB_KEY, _WRITE_KEY = itemgetter(0, 1, 2), itemgetter(0, 1, 2, 3), itemgetter(0, 1, 2, 3, 5)
+_checkpoints, _blobs = attrgetter("checkpoints"), attrgetter("blobs")
+_writes, _marks = attrgetter("writes"), attrgetter("marks")
+_Numbered = list[tuple[str, list[Item]]]
+_Columns = dict[str, Texts | Blobs]
 
 
-def _rows(numbered: _Numbered, kind: str, key: Any, *, first: bool = False) -> list[tuple[Any, ...]]:
+def _rows(
+    numbered: _Numbered, kind: Callable[[Item], list[Any]], key: Callable[[Any], Any], *, first: bool = False
+) -> list[tuple[Any, ...]]:
     """(run's number, *row) of each row. A statement may write no row twice: the one stands that would stand had each
     item been written alone, which is the later, or the first where rows are never replaced.
     """
-    rows = [(i, *row) for i, items in numbered for item in items for row in getattr(item, kind)]
-    return list({(i, *key(row)): (i, *row) for i, *row in (reversed(rows) if first else rows)}.values())
+    rows = [(i, *row) for i, items in numbered for item in items for row in kind(item)]
+    if first:
+        rows.reverse()
+    return list({key(row): row for row in rows}.values())
 
 
 def _entries(numbered: _Numbered) -> list[tuple[Any, ...]]:
@@ -256,19 +272,15 @@ def _entries(numbered: _Numbered) -> list[tuple[Any, ...]]:
     ]
 
 
-def _columns(prefix: str, names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
+def _columns(prefix: str, names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> _Columns:
     columns = list(zip(*rows, strict=True)) or [()] * (len(names) + 1)
     named = zip(("i", *names), columns, strict=True)
-    return {
-        f"{prefix}_{name}": Blobs(column) if name == "blob" else Texts([_text(value) for value in column])
-        for name, column in named
-    }
+    return {f"{prefix}_{name}": Blobs(column) if name == "blob" else Texts(column) for name, column in named}
 
 
-def _run_columns(groups: dict[Fence, list[Item]]) -> dict[str, Texts]:
+def _run_columns(groups: dict[Fence, list[Item]]) -> _Columns:
     rows = [_run_row(fence, items) for fence, items in groups.items()]
-    columns = zip(*rows, strict=True)
-    return {name: Texts([_text(v) for v in column]) for name, column in zip(_RUN, columns, strict=True)}
+    return {name: Texts(column) for name, column in zip(_RUN, zip(*rows, strict=True), strict=True)}
 
 
 _RUN = (
@@ -295,48 +307,48 @@ _RUN = (
 )
 
 
-def _run_row(fence: Fence, items: list[Item]) -> tuple[Any, ...]:
+def _run_row(fence: Fence, items: list[Item]) -> tuple[str | None, ...]:
     heads = [item.head for item in items if item.head]
     parts = [item.parts for item in items if item.parts is not None]
-    head = heads[-1] if heads else (None, None)
+    endings = [item.ending for item in items if item.ending]
     return (
         fence.tenant,
-        fence.run_id,
+        str(fence.run_id),
         fence.thread_id,
-        fence.epoch,
-        fence.worker_id,
-        *head,
+        str(fence.epoch),
+        str(fence.worker_id),
+        heads[-1][0] if heads else None,
+        str(heads[-1][1]) if heads else None,
         PARTS_SEPARATOR.join(parts[-1]) if parts else None,
-        sum(item.shortfalls for item in items),
-        *_ending_row(next((item.ending for item in items if item.ending), None)),
+        str(sum(item.shortfalls for item in items)),
+        *(_ending_row(endings[0]) if endings else _NO_ENDING),
     )
 
 
-def _ending_row(ending: Ending | None) -> tuple[Any, ...]:
-    if ending is None:
-        return (None,) * 11
+_NO_ENDING = (None,) * 11
+
+
+def _ending_row(ending: Ending) -> tuple[str | None, ...]:
     return (
-        ending.version,
+        str(ending.version),
         ending.outcome,
         ending.execution,
         ending.failure_class,
         _json(ending.failure),
-        ending.retry_at,
-        ending.retries,
+        _text(ending.retry_at),
+        str(ending.retries),
         ending.fit,
         ending.status,
-        ending.due_at,
-        ending.closed,
+        _text(ending.due_at),
+        str(ending.closed),
     )
 
 
-def _text(value: Any) -> str | None:
-    """A value as PostgreSQL reads it from text."""
-    if value is None or isinstance(value, str):
-        return value
-    if hasattr(value, "total_seconds"):
+def _text(value: datetime | timedelta | None) -> str | None:
+    """An instant or a span as PostgreSQL reads it from text."""
+    if isinstance(value, timedelta):
         return f"{value.total_seconds()} seconds"
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+    return value.isoformat() if value else None
 
 
 def _json(value: Any) -> str | None:

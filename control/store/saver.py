@@ -8,53 +8,44 @@ recorded and fenced: a worker, a script, or `langgraph dev`.
 A worker puts its `Tenure` into the configuration it runs the graph with. A writer without one takes an implicit claim
 (`store.writers`), or is refused where a claim is live.
 
-Reading needs no claim and takes any connection of the pool: the stock saver's one lock around all of them is left out.
-It sees the threads of one tenant: the claim's, or else the one that this process works for.
-Methods may be called from the saver's own loop, from another loop, and, without `a`, from any thread but the loop's.
+Reading is `store.reader`'s. Methods may be called from the saver's own loop, from another loop, and, without `a`, from
+any thread but the loop's.
 """
 
 from __future__ import annotations
 
 import asyncio
-import copy
 import json
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final
 
-import psycopg
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
     WRITES_IDX_MAP,
     ChannelVersions,
     Checkpoint,
     CheckpointMetadata,
-    CheckpointTuple,
     get_serializable_checkpoint_metadata,
 )
 from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, _DeltaSnapshot
 from langgraph.types import Interrupt
-from psycopg import AsyncConnection, AsyncCursor
+from psycopg import AsyncConnection
 from psycopg.rows import DictRow
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from psycopg_pool import AsyncConnectionPool
 from typing_extensions import override
 
 from control.core.problem import Refusal
 from control.core.question import Question, Suspension, recognise
-from control.store.database import acting
 from control.store.effects import Effects
-from control.store.errors import refusal
 from control.store.flush import Flusher
 from control.store.item import Asked, BlobRow, CheckpointRow, Item, WriteRow
+from control.store.reader import Reader, Writers
 from control.store.serde import StrictSerializer
-from control.store.sql import read
 from control.store.tenure import TENURE, Tenure
-from control.store.thread_ops import Owner, ThreadOps
 
-_TENANTS: Final = read("flush")["tenants"]
 _HANDLED: Final = "__error_source_node__"
 _NO_OUTPUT: Final = frozenset({ERROR, _HANDLED, INTERRUPT, *WRITES_IDX_MAP})
 _FOUND_BY: Final = frozenset({"source", "step", "parents", "run_id", "thread_id", "tenant", "epoch", "graph_digest"})
@@ -63,21 +54,10 @@ _SCHEDULES: Final = ("branch:to:", "join:", "__pregel_tasks", "__start__")  # a 
 _LONG: Final = 1000  # characters
 
 
-class Writers(Owner, Protocol):
-    """Where a writer without a claim gets one."""
-
-    async def tenure(self, thread_id: str) -> Tenure:
-        """The implicit claim of this process on the thread. Raises `claim-held` where a worker's claim is live."""
-
-    async def after_write(self, tenure: Tenure) -> None:
-        """Bring the run's facts up to date with the rows just written; lets go of a run that has nothing left to do."""
-
-
-class ControlSaver(ThreadOps):
+class ControlSaver(Reader):
     """See the module. `effects` is the port through which the SDK records effects."""
 
     serde: StrictSerializer
-    _writers: Writers
 
     def __init__(
         self,
@@ -87,8 +67,8 @@ class ControlSaver(ThreadOps):
         serde: StrictSerializer | None = None,
         writers: Writers,
     ) -> None:
-        super().__init__(pool, serde=serde or StrictSerializer())
-        self._flusher, self._writers, self._tenant = flusher, writers, writers.tenant
+        super().__init__(pool, serde=serde or StrictSerializer(), writers=writers)
+        self._flusher = flusher
         self.effects = Effects(self, flusher)
 
     async def tenure(self, config: RunnableConfig) -> Tenure:
@@ -100,58 +80,6 @@ class ControlSaver(ThreadOps):
                 raise held.broken
             return held
         return await self._writers.tenure(configurable["thread_id"])
-
-    @override
-    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """The checkpoint a configuration names, or the thread's latest. A thread known to be new is not looked up."""
-        tenure: Tenure | None = config["configurable"].get(TENURE)
-        if tenure is not None and tenure.untouched and tenure.fence.thread_id == config["configurable"]["thread_id"]:
-            tenure.untouched = False
-            return None
-        return await self._here(self._get(config))
-
-    @override
-    async def alist(
-        self,
-        config: RunnableConfig | None,
-        *,
-        filter: dict[str, Any] | None = None,
-        before: RunnableConfig | None = None,
-        limit: int | None = None,
-    ) -> AsyncIterator[CheckpointTuple]:
-        """The checkpoints of the tenant's threads, newest first. See the stock saver's."""
-        reader = self.of(self._tenant_of(config))
-        found = None
-        async for found in super(ControlSaver, reader).alist(config, filter=filter, before=before, limit=limit):
-            yield found
-        if found is None and config and await self._adopted(config):
-            async for found in super(ControlSaver, reader).alist(config, filter=filter, before=before, limit=limit):
-                yield found
-
-    async def _get(self, config: RunnableConfig) -> CheckpointTuple | None:
-        reader = self.of(self._tenant_of(config))
-        found = await super(ControlSaver, reader).aget_tuple(config)
-        if found is None and await self._adopted(config):
-            found = await super(ControlSaver, reader).aget_tuple(config)
-        return found
-
-    async def _adopted(self, config: RunnableConfig) -> bool:
-        found = config["configurable"]
-        return TENURE not in found and await self._writers.adopt(found["thread_id"])
-
-    def of(self, tenant: str) -> Self:
-        """The same saver, which reads as this tenant where no claim says otherwise."""
-        if tenant == self._tenant:
-            return self
-        other = copy.copy(self)
-        other._tenant = tenant
-        return other
-
-    def _tenant_of(self, config: RunnableConfig | None) -> str:
-        """Whose threads a configuration reads: those of the claim that it would write under."""
-        configurable = (config or {}).get("configurable", {})
-        held: Tenure | None = configurable.get(TENURE)
-        return held.fence.tenant if held and held.fence.thread_id == configurable.get("thread_id") else self._tenant
 
     @override
     async def aput(
@@ -214,7 +142,7 @@ class ControlSaver(ThreadOps):
         for position, (channel, value) in enumerate(writes):
             kind, blob = self.serde.dumps_typed(repr(value) if isinstance(value, BaseException) else value)
             idx = WRITES_IDX_MAP.get(channel, position)
-            rows.append(WriteRow(ns, checkpoint_id, task_id, task_path, idx, channel, kind, blob))
+            rows.append(WriteRow(ns, checkpoint_id, task_id, task_path, str(idx), channel, kind, blob))
         if ns == "":
             self._note(tenure, item, writes, node=tenure.node(task_id, task_path))
             if any(channel not in _NO_OUTPUT for channel, _ in writes):
@@ -308,54 +236,6 @@ class ControlSaver(ThreadOps):
     def _described(self, metadata: CheckpointMetadata) -> dict[str, Any]:
         """The metadata to store. What LangGraph and this saver find checkpoints by is never a secret."""
         return {key: value if key in _FOUND_BY else self.serde.redact(value) for key, value in metadata.items()}
-
-    @asynccontextmanager
-    async def reading(self, tenant: str) -> AsyncIterator[AsyncConnection[DictRow]]:
-        """A transaction of the flush role that sees what is this tenant's alone. Raises `database-away`."""
-        try:
-            async with (
-                self.conn.connection() as conn,  # type: ignore[operator]  # always a pool here
-                acting(conn, "control_flush", tenant),
-            ):
-                yield conn
-        except (PoolTimeout, psycopg.Error) as error:
-            raise refusal(error) or error from error
-
-    @asynccontextmanager
-    async def _cursor(self, *, pipeline: bool = False) -> AsyncIterator[AsyncCursor[DictRow]]:
-        """A cursor that forgets afterwards whom it read for. Pruning begins a transaction on it, before any query."""
-        try:
-            async with self.conn.connection() as conn:  # type: ignore[operator]  # always a pool here
-                await conn.execute(_TENANTS, {"tenants": self._tenant})
-                try:
-                    async with conn.transaction() if pipeline else nullcontext(), conn.cursor(binary=True) as cursor:
-                        yield cursor
-                finally:
-                    await _forget(conn)
-        except (PoolTimeout, psycopg.Error) as error:
-            raise refusal(error) or error from error
-
-    async def _load_checkpoint_tuple(self, value: DictRow) -> CheckpointTuple:
-        """As the stock saver's, without its hop to a thread: decoding takes less time than the hop."""
-        configurable = {"thread_id": value["thread_id"], "checkpoint_ns": value["checkpoint_ns"]}
-        parent = value["parent_checkpoint_id"]
-        values = {**(value["checkpoint"].get("channel_values") or {}), **self._load_blobs(value["channel_values"])}
-        checkpoint: Any = {**value["checkpoint"], "channel_values": values}
-        return CheckpointTuple(
-            config={"configurable": {**configurable, "checkpoint_id": value["checkpoint_id"]}},
-            checkpoint=checkpoint,
-            metadata=value["metadata"],
-            parent_config={"configurable": {**configurable, "checkpoint_id": parent}} if parent else None,
-            pending_writes=self._load_writes(value["pending_writes"]),
-        )
-
-
-async def _forget(conn: AsyncConnection[DictRow]) -> None:
-    try:
-        await conn.execute(_TENANTS, {"tenants": ""})
-    except BaseException:
-        await conn.close()  # it must not be used again
-        raise
 
 
 def _may_lag(tenure: Tenure, checkpoint: Checkpoint, *, step: int, ran: list[str]) -> bool:

@@ -6,7 +6,8 @@ event loop that is busy with agents answers late, and lateness must not look lik
 same thread, covers what a lock cannot see: a frozen process, a lost machine, a cut network.
 
 The same session listens for notifications. If it is lost it is opened again at once; `on_lost` is told, since peers may
-have taken the runs meanwhile, and `on_back` when it is held again.
+have taken the runs meanwhile, and `on_back` when it is held again. While the server turns everybody away, as it does
+until it has recovered from a crash, `on_starting` is told again and again: no peer has a session then either.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ _SQL: Final = read("claims")
 _RENEWALS: Final = 3  # per lease
 _LISTEN_S: Final = 0.5  # how long the thread waits for a notification before it looks at the lease
 _RECONNECT_S: Final = 0.1
+_TURNED_AWAY: Final = "the database system is "  # starting up, shutting down, ...: the driver gives no SQLSTATE for it
 _log: Final = logging.getLogger(__name__)
 
 Notify = Callable[[str, str], None]
@@ -50,6 +52,7 @@ class Session:
     digests: Sequence[str] = ()
     on_notify: Notify = lambda channel, payload: None
     on_lost: Callable[[], None] = lambda: None
+    on_starting: Callable[[], None] = lambda: None
     on_back: Callable[[], None] = lambda: None
     worker_id: UUID = field(default_factory=uuid4)
     _lock_id: int = 0
@@ -131,7 +134,9 @@ class Session:
         while not self._stopping.is_set():
             try:
                 self._conn = self._open()
-            except psycopg.Error:
+            except psycopg.Error as error:
+                if _TURNED_AWAY in str(error):
+                    self._tell(self.on_starting)
                 self._stopping.wait(_RECONNECT_S)
             else:
                 self._tell(self.on_back)

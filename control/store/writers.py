@@ -43,20 +43,30 @@ _GOES_ON: Final = frozenset({Execution.RUNNABLE, Execution.BARRIER})
 _OUTCOME: Final = {Execution.FINISHED: "completed", Execution.WAITING: "suspended"}
 
 
-def left_by_its_script(run: Run, *, at: datetime) -> tuple[Run, list[Entry]]:
-    """A run whose script is gone: no worker has its graph, so it waits for somebody to run the script again."""
+async def left_by_its_script(
+    conn: psycopg.AsyncConnection[Any], run: Run, *, head: Head, at: datetime
+) -> tuple[Run, list[Entry]]:
+    """A run whose script is gone: no worker has its graph, so it waits for somebody to run the script again. What the
+    script had answered is withdrawn: a question that is not on the head any more could be answered a second time.
+    """
     error = "The script that drove it is gone; run it again on the same thread."
     left = replace(
         run,
         worker_id=None,
         claimed_at=None,
+        execution=head.state,
         outcome=OutcomeKind.FAILED,
         outcome_at=at,
         failure_class=FailureClass.HUMAN,
         failure={"error": error},
     )
-    body = {"outcome": "failed", "execution": str(run.execution), "failure_class": "human", "error": error}
-    return left, [("ended", "control", body)]
+    body = {"outcome": "failed", "execution": str(head.state), "failure_class": "human", "error": error}
+    return left, [*await _withdraw_answered(conn, run, head, at=at), ("ended", "control", body)]
+
+
+async def _withdraw_answered(conn: psycopg.AsyncConnection[Any], run: Run, head: Head, *, at: datetime) -> list[Entry]:
+    """Withdraw the questions that a script has answered past the commands. Returns the ledger's entries."""
+    return await questions.withdraw(conn, run, keep=[q.id for q in head.open], why="answered by a script", at=at)
 
 
 class ImplicitWriters:
@@ -79,6 +89,15 @@ class ImplicitWriters:
         self._held: dict[str, Tenure] = {}
         self._started = False
         self._taking = asyncio.Lock()
+
+    async def check(self, thread_id: str) -> None:
+        """Refuse a graph that is about to run where nothing it writes would be kept. Raises `claim-held`.
+
+        It takes no claim: whoever runs a graph may write nothing, and would never let go.
+        """
+        async with self._database.scope("control_flush", self.tenant) as conn:
+            if run := await self._open_on(conn, thread_id):
+                await self._refuse_others(conn, run)
 
     async def tenure(self, thread_id: str) -> Tenure:
         """This process's claim on the thread. Raises `claim-held`, `thread-taken`."""
@@ -178,19 +197,28 @@ class ImplicitWriters:
         self, conn: psycopg.AsyncConnection[Any], thread_id: str, *, at: datetime, actor: str
     ) -> tuple[Run, list[Entry]]:
         """The open run of the thread, if nobody works on it; otherwise a new one."""
-        cursor = await conn.execute(_SQL["open_on_thread"], {"tenant": self.tenant, "thread_id": thread_id})
-        found = await cursor.fetchone()
+        found = await self._open_on(conn, thread_id)
         if found is None:
             return await self._open_run(conn, thread_id, at=at, actor=actor)
-        run = await runs.lock_run(conn, self.tenant, found["run_id"])
+        run = await runs.lock_run(conn, self.tenant, found.run_id)
+        await self._refuse_others(conn, run)
+        if run.worker_id in (None, self._session.worker_id):
+            return run, []
+        return await left_by_its_script(conn, run, head=(await heads(conn, [thread_id]))[thread_id], at=at)
+
+    async def _open_on(self, conn: psycopg.AsyncConnection[Any], thread_id: str) -> Run | None:
+        cursor = await conn.execute(_SQL["open_on_thread"], {"tenant": self.tenant, "thread_id": thread_id})
+        row = await cursor.fetchone()
+        return Run.of(row) if row else None
+
+    async def _refuse_others(self, conn: psycopg.AsyncConnection[Any], run: Run) -> None:
+        """Raise `claim-held` where the run is the workers', or another living script's."""
         if run.workflow is not None:
             why = f"Run {run.run_id} of {run.workflow} has not ended, and belongs to the workers."
             raise CLAIM_HELD.because(why, run=str(run.run_id))
-        if run.worker_id in (None, self._session.worker_id):
-            return run, []
-        if await self._held_by_the_living(conn, run):
+        mine = run.worker_id in (None, self._session.worker_id)
+        if not mine and await self._held_by_the_living(conn, run):
             raise _held(run)
-        return left_by_its_script(run, at=at)
 
     async def _open_run(
         self, conn: psycopg.AsyncConnection[Any], thread_id: str, *, at: datetime, actor: str
@@ -223,8 +251,7 @@ class ImplicitWriters:
         body = {"outcome": outcome, "execution": str(head.state)}
         if outcome == "failed":
             body |= {"failure_class": "permanent", "error": error or ""}
-        gone = await questions.withdraw(conn, run, keep=[q.id for q in head.open], why="answered by a script", at=at)
-        entries = [*gone, ("ended", tenure.actor, body)]
+        entries = [*await _withdraw_answered(conn, run, head, at=at), ("ended", tenure.actor, body)]
         await runs.save_run(conn, ended, entries, at=at, crash_limit=self._crash_limit)
 
 

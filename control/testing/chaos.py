@@ -15,6 +15,7 @@ import importlib
 import os
 import random
 import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,8 +40,9 @@ from control.runtime.commands.start import start
 from control.runtime.workflows import Workflow, describe
 from control.settings import Settings
 from control.store.database import Address
-from control.store.errors import DATABASE_AWAY
+from control.store.errors import DATABASE_AWAY, refusal
 from control.testing.faults import Fleet, Member, fleet
+from control.testing.load import Idleness, burning, measured
 
 SEED: Final = "CONTROL_CHAOS_SEED"
 WITNESS: Final = "witness"
@@ -125,28 +127,48 @@ def serve(says: Connection, *given: Any) -> None:
     given: the conninfo, the graphs (see `workflows`), the settings, and which of the two it is.
     """
     conninfo, graphs, settings, role = given
-    app = _app(conninfo, settings, workflows(graphs))
-    asyncio.run(_work(says, app) if role == "worker" else _approve(says, app))
+    live, held = _work if role == "worker" else _approve, workflows(graphs)
+    while True:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # it leaves in order before it begins, too
+        if asyncio.run(live(says, _app(conninfo, settings, held))):
+            return
+        time.sleep(_LOOK_S)
 
 
-async def _work(says: Connection, opening: AbstractAsyncContextManager[App]) -> None:
-    async with opening as app:
-        worker = app.worker()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.drain)
-        says.send(str(worker.worker_id))
-        await worker.run()
+async def _work(says: Connection, opening: AbstractAsyncContextManager[App]) -> bool:
+    """False where the database was away before it could begin: what looks after processes would start it again."""
+    began = asyncio.Event()
+    try:
+        async with opening as app:
+            worker = app.worker()
+            began = worker.swept
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.drain)
+            says.send(str(worker.worker_id))
+            await worker.run()
+    except (Refusal, psycopg.OperationalError) as error:
+        if began.is_set() or not _is_away(error):
+            raise
+        return False
+    return True
 
 
-async def _approve(says: Connection, opening: AbstractAsyncContextManager[App]) -> None:
-    """Answer every question: yes to a run whose id is even, no to an odd one."""
+def _is_away(error: Exception) -> bool:
+    told = error if isinstance(error, Refusal) else refusal(error)
+    return told is not None and told.problem is DATABASE_AWAY
+
+
+async def _approve(says: Connection, opening: AbstractAsyncContextManager[App]) -> bool:
+    """Answer every question: yes to a run whose id is even, no to an odd one. False as in `_work`."""
     leaving = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, leaving.set)
-    async with opening as app:
-        says.send("approver")
-        while not leaving.is_set():
-            with suppress(Refusal):  # the database is away, or it was answered before the last kill
-                await _answer_all(app.control(by="approver"))
-            await asyncio.sleep(_ANSWER_S)
+    with suppress(Refusal, psycopg.OperationalError):
+        async with opening as app:
+            says.send("approver")
+            while not leaving.is_set():
+                with suppress(Refusal):  # the database is away, or it was answered before the last kill
+                    await _answer_all(app.control(by="approver"))
+                await asyncio.sleep(_ANSWER_S)
+    return leaving.is_set()
 
 
 async def _answer_all(control: Control) -> None:
@@ -185,7 +207,8 @@ class Campaign:
 
     graphs: see `workflows`. every_s: the shortest and the longest pause between two faults. stopped_s: how long a
     process is stopped at most, which must be less than the lease. restart_share: how many of the faults restart the
-    database, between 0 and 1. per_s: how many runs are started in a second at most; None: as many as can be.
+    database, between 0 and 1. per_s: how many runs are started in a second at most; None: as many as can be. burners:
+    how many processes only keep a core busy meanwhile; None: one for each core.
     """
 
     seed: int
@@ -197,17 +220,22 @@ class Campaign:
     restart_share: float = 0.0
     per_s: float | None = None
     limit_s: float = 120.0
+    burners: int | None = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class Toll:
-    """What was done. killed: when each worker was killed, by the database's clock; None where that was away."""
+    """What was done. killed: when each worker was killed, by the database's clock; None where that was away.
+
+    idle: how much of the cores was left.
+    """
 
     seed: int
     killed: dict[str, datetime | None] = field(default_factory=dict)
     faults: Counter[str] = field(default_factory=Counter)
     took_s: float = 0.0
+    idle: Idleness = field(default_factory=Idleness)
 
 
 def ids(chance: random.Random) -> Iterator[UUID]:
@@ -227,12 +255,13 @@ async def rage(campaign: Campaign, conninfo: str, folder: Path, *, restart: Rest
     with fleet(serve, *args, log=folder / "log", preload=preload) as crew:
         for role in (*["worker"] * campaign.workers, "approver"):
             crew.start(role)
-        async with _app(conninfo, {}, workflows(campaign.graphs)) as app, asyncio.TaskGroup() as group:
-            over = asyncio.Event()
-            group.create_task(_start_all(app, campaign, folder / "witness"))
-            group.create_task(_Harm(campaign, crew, toll, conninfo, restart).do_until(over))
-            await _until_ended(conninfo, campaign)
-            over.set()
+        with burning(log=folder / "log", cores=campaign.burners), measured() as toll.idle:
+            async with _app(conninfo, {}, workflows(campaign.graphs)) as app, asyncio.TaskGroup() as group:
+                over = asyncio.Event()
+                group.create_task(_start_all(app, campaign, folder / "witness"))
+                group.create_task(_Harm(campaign, crew, toll, conninfo, restart).do_until(over))
+                await _until_ended(conninfo, campaign)
+                over.set()
         await asyncio.to_thread(crew.leave)
     toll.took_s = time.monotonic() - begun
     return toll

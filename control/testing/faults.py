@@ -13,7 +13,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -36,9 +36,10 @@ class Member:
 
     @property
     def name(self) -> str | None:
-        """What it called itself, before it began; None while it has not. Known after its death as well."""
-        if self._name is None and self.said.poll():
-            self._name = self.said.recv()
+        """What it called itself last, before it began; None while it has not. Known after its death as well."""
+        with suppress(EOFError):  # it has died: nothing more is said
+            while self.said.poll():
+                self._name = self.said.recv()
         return self._name
 
     @property
@@ -47,7 +48,7 @@ class Member:
 
     def until_named(self, timeout_s: float = 30) -> str:
         """Wait until it begins."""
-        assert self.said.poll(timeout_s) or self._name, f"process {self.process.pid} has not begun in {timeout_s:g} s"
+        assert self.name or self.said.poll(timeout_s), f"process {self.process.pid} has not begun in {timeout_s:g} s"
         assert self.name is not None
         return self.name
 
@@ -65,7 +66,8 @@ class Member:
         self._signal(signal.SIGCONT)
 
     def leave(self) -> None:
-        """SIGTERM: it ends in order. Fails if it does not, or ends with an error."""
+        """SIGTERM, once it has begun: it ends in order. Fails if it does not, or ends with an error."""
+        self.until_named()
         self._signal(signal.SIGTERM)
         self.process.join(_LEAVE_S)
         assert self.process.exitcode == 0, f"process {self.process.pid} ended with {self.process.exitcode}"

@@ -78,15 +78,15 @@ class Stage:
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[Worker]:
-        """A worker, in this process, until the block ends; then it drains."""
-        self.worker = self.app.worker()
-        task = asyncio.create_task(self.worker.run(), name="worker")
+        """A worker, in this process, until the block ends; then it drains. Others may work meanwhile."""
+        before, worker = self.worker, self.app.worker()
+        self.worker, task = worker, asyncio.create_task(worker.run(), name="worker")
         try:
-            yield self.worker
+            yield worker
         finally:
-            self.worker.drain()
+            worker.drain()
             await task
-            self.worker = None
+            self.worker = before
 
 
 @asynccontextmanager

@@ -61,8 +61,9 @@ class Findings:
         spans = self.takeovers_s or [0.0]
         p50, worst = median(spans), max(spans)
         return (
-            f"seed {toll.seed}: {runs:,} runs in {toll.took_s:.1f} s; {done}; {self.second_epochs} runs took a second "
-            f"epoch; {len(self.takeovers_s)} takeovers, kill to claim p50 {p50:.2f} s, worst {worst:.2f} s"
+            f"seed {toll.seed}: {runs:,} runs in {toll.took_s:.1f} s, {toll.idle}; {done}; "
+            f"{self.second_epochs} runs took a second epoch; {len(self.takeovers_s)} takeovers, "
+            f"kill to claim p50 {p50:.2f} s, worst {worst:.2f} s"
         )
 
 

@@ -67,6 +67,24 @@ async def test_a_claim_whose_answer_is_lost_does_not_keep_its_run(database: str,
     assert told[:4] == ["accepted", "claimed", "worker_lost", "claimed"]
 
 
+async def test_a_database_that_is_away_costs_a_run_no_retry(database: str) -> None:
+    """However often: it says nothing about the run."""
+    times = iter(range(12))
+
+    def say(_: Said) -> Said:
+        if next(times, None) is not None:
+            raise DATABASE_AWAY.because("It restarts.")
+        return {"said": ["it"]}
+
+    graph = StateGraph(Said).add_node("say", say).add_edge(START, "say").compile()
+    async with staged(database, {"saying": graph}) as stage:
+        run = await start(stage.control, "saying", {"said": []})
+        await stage.until(run.run_id, "succeeded")
+        ends = [entry.body for entry in stage.ledger(run.run_id) if entry.kind == "ended"]
+    assert [end["outcome"] for end in ends] == ["drained"] * 12 + ["completed"]
+    assert not any("retry_at" in end for end in ends)
+
+
 async def _until_told(stage: Stage, run_id: UUID, kind: str) -> None:
     async with asyncio.timeout(15):
         while True:

@@ -180,8 +180,9 @@ async def test_a_thread_that_a_worker_drives_is_refused_and_left_as_it_was(serve
     thread_id = (await client.threads.create(thread_id=str(uuid4())))["thread_id"]
     claimed(governed, thread=thread_id)
     before = contents(governed)
-    told: Any = await client.runs.wait(thread_id, "asking", input={"said": ""}, raise_error=False)
-    assert told["__error__"]["error"] == "Refusal"
+    for given in ({"input": {"said": ""}}, {"command": {"resume": "hello"}}):
+        told: Any = await client.runs.wait(thread_id, "asking", **given, raise_error=False)
+        assert told["__error__"]["error"] == "Refusal"
     assert "Another process is working on this thread" in server.log.read_text()
     assert contents(governed) == before
 

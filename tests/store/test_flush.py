@@ -31,6 +31,29 @@ async def test_concurrent_writes_share_flushes(database: str) -> None:
     assert execute(database, "select count(*) from checkpoints") == [(50,)]
 
 
+@pytest.mark.parametrize(("runs", "flushes"), [(6, 1), (20, 2)])
+async def test_a_flush_takes_half_of_the_runs_that_write_unless_they_are_few(
+    runs: int, flushes: int, database: str
+) -> None:
+    """One half computes while the other commits."""
+    fences = [claimed(database) for _ in range(runs)]
+    async with installation(database) as app:
+        for number in (1, 2):
+            await asyncio.gather(*(put(app, under(fence)) for fence in fences))
+            assert app.flusher.flushes == number * flushes
+
+
+async def test_a_write_in_no_hurry_calls_for_a_flush_by_itself(database: str) -> None:
+    fence = claimed(database)
+    async with installation(database) as app:
+        item = Item(fence, asyncio.get_running_loop().create_future(), entries=[("handled", "worker", {"node": "a"})])
+        await app.flusher.enqueue(item, linger=True)
+        assert app.flusher.flushes == 0
+        async with asyncio.timeout(5):
+            await item.written
+        assert app.flusher.flushes == 1
+
+
 async def test_no_flush_takes_more_than_its_limit(database: str) -> None:
     fences = [claimed(database) for _ in range(10)]
     async with installation(database, flush_batch_limit=3) as app:

@@ -30,7 +30,9 @@ async def test_a_holder_that_a_restart_cut_off_has_as_long_as_the_setting_says(
         async with control.transaction() as conn:
             facts, _ = await control.look(conn, await runs.read_run(conn, "default", fence.run_id))
         sweep = Claims(app.database)
-        orphans = await sweep.orphans(app.worker().worker_id, grace=timedelta(seconds=wait_s))
+        worker_id, grace = app.worker().worker_id, timedelta(seconds=wait_s)
+        assert await sweep.orphans(worker_id, grace=grace, settled=False) == [], "a newcomer does not judge"
+        orphans = await sweep.orphans(worker_id, grace=grace, settled=True)
         await sweep.close()
         made, versions = checkpoint()
         try:

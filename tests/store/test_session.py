@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socketserver
 import threading
 import time
 from collections.abc import Iterator
@@ -69,6 +70,37 @@ def test_a_lost_session_says_so_and_is_held_again(database: str, times: int) -> 
             [again] = holders(database)
             assert again != pid
     assert execute(database, "select count(*) from control.worker") == [(1,)]
+
+
+def test_a_server_that_is_starting_is_told_apart_from_one_that_is_gone() -> None:
+    """It turns everybody away, so that no peer has a session either."""
+    starting = threading.Semaphore(0)
+    with turning_away() as port:
+        conninfo = f"host=127.0.0.1 port={port} user=control_claim dbname=postgres sslmode=disable gssencmode=disable"
+        waiting = Session(conninfo, "worker", timedelta(seconds=30), on_starting=starting.release)
+        thread = threading.Thread(target=waiting._reopen)
+        thread.start()
+        told = [starting.acquire(timeout=10) for _ in range(2)]
+        waiting.stop()
+        thread.join()
+    assert told == [True, True]
+
+
+@contextmanager
+def turning_away() -> Iterator[int]:
+    """A server that answers as PostgreSQL does until it has recovered. Gives its port."""
+    fields = b"SFATAL\0VFATAL\0C57P03\0Mthe database system is starting up\0\0"
+    refusal = b"E" + (len(fields) + 4).to_bytes(4, "big") + fields
+
+    class TurnAway(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(1024)
+            self.request.sendall(refusal)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), TurnAway) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        yield server.server_address[1]
+        server.shutdown()
 
 
 def test_what_is_announced_is_passed_on(database: str) -> None:
