@@ -15,6 +15,7 @@ from control.cli.lifecycle import order
 from control.cli.options import AsJson, Note, Question, RunName, Wait
 from control.cli.session import with_control
 from control.core.answer import Said, Word
+from control.core.run_status import Status
 
 if TYPE_CHECKING:
     from control.runtime.commands import Control
@@ -108,7 +109,11 @@ def approvals(
         from control.store.listing import inbox
 
         async with control.transaction() as conn:
-            return await inbox(conn, control.tenant, limit=limit)
+            authority = await control.authority(conn)
+            found = await inbox(
+                conn, control.tenant, limit=limit, stall_after=control.stall_after, where=authority.visible().where
+            )
+        return [question for question in found if authority.sees(question, Status(question.status))]
 
     waiting = with_control(ctx, read)
     if as_json:

@@ -108,6 +108,7 @@ def story(
 
         run_id = await find(control, run)
         async with control.transaction() as conn:
+            await control.read(conn, run_id)
             ledger = {entry.seq: entry async for entry in listing.entries(conn, control.tenant, run_id)}
         told = tell(ledger.values())
         if as_json:
@@ -149,16 +150,18 @@ async def listed(control: Control, asked: Asked) -> Page:
         if asked.after is not None:
             last = await runs.read_run(conn, control.tenant, await runs.find_run(conn, control.tenant, asked.after))
             before = (last.created_at, last.run_id)
+        authority = await control.authority(conn)
         found = await listing.page(
             conn,
             control.tenant,
+            where=authority.visible().where,
             limit=asked.limit + 1,
             stall_after=control.stall_after,
             status=asked.status,
             before=before,
         )
-    shown = found[: asked.limit]
-    return Page(shown, shown[-1].run_id if len(found) > len(shown) else None)
+    shown = [run for run in found[: asked.limit] if authority.sees(run, Status(run.status))]
+    return Page(shown, found[asked.limit - 1].run_id if len(found) > asked.limit else None)
 
 
 def _say_next(page: Page, asked: Asked) -> None:

@@ -53,12 +53,11 @@ async def find(control: Control, name: str) -> UUID:
 
 async def standing(control: Control, run_id: UUID, *, close: bool = False) -> Standing:
     """The run as it stands; `close` reads its questions and effects too. Raises `no-such-run`."""
-    from control.store import listing, questions, runs
+    from control.store import listing, questions
     from control.store.checkpoints import heads
 
     async with control.transaction() as conn:
-        run = await runs.read_run(conn, control.tenant, run_id)
-        facts, at = await control.look(conn, run)
+        run, facts, at = await control.read(conn, run_id)
         status = derive(facts, now=at, stall_after=control.stall_after)
         head = (await heads(conn, [run.thread_id]))[run.thread_id] if run.worker_id is not None else None
         asking = (*(ask.node for ask in facts.asks), *(wait.node for wait in facts.waits))

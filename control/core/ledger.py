@@ -44,6 +44,7 @@ class Kind(StrEnum):
     WORKER_LOST = "worker_lost"
     ADOPTED = "adopted"
     UNFIT = "unfit"
+    REFUSED = "refused"
 
 
 BODY_KEYS: Final[Mapping[Kind, str]] = {
@@ -67,13 +68,14 @@ BODY_KEYS: Final[Mapping[Kind, str]] = {
     Kind.WORKER_LOST: "worker why execution? crash? delivered?",
     Kind.ADOPTED: "digest from execution?",
     Kind.UNFIT: "digest why",
+    Kind.REFUSED: "action why of?",
 }
 """The keys of each body; a question mark means that the key may be absent. Instants (`_at`) are ISO 8601 in UTC, spans
-(`_in_s`) seconds from the entry's own instant. What a principal did also holds the keys of `LEAVE`. `why` of `woken` is
-`retry` or `start`: what its time came for."""
+(`_in_s`) seconds from the entry's own instant. What a principal did, or was refused, also holds the keys of `LEAVE`.
+`why` of `woken` is `retry` or `start`: what its time came for."""
 
 LEAVE: Final = ("rules", "policy", "request")
-"""The keys of what permitted it: the ids of the rules, the version of the policy, and the request that it answered."""
+"""What policy said of it: the ids of the rules, the version of the policy, and the request that was decided."""
 
 START: Final = bytes(32)
 """What the first entry is chained to."""

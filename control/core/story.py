@@ -224,6 +224,10 @@ def _unfit(entry: Entry, _: _Told) -> str:
     return f"The workflow had changed, and the run no longer fitted it: {_clause(entry.body['why'])}."
 
 
+def _refused(entry: Entry, _: _Told) -> str:
+    return f"{person(entry.actor)} was not let {spoken(entry.body['action'])} it: {_clause(entry.body['why'])}."
+
+
 def _silent(_: Entry, __: _Told) -> None:
     return None
 
@@ -249,6 +253,7 @@ TELLERS: Final[Mapping[Kind, Callable[[Entry, _Told], str | None]]] = {
     Kind.WORKER_LOST: _worker_lost,
     Kind.ADOPTED: _adopted,
     Kind.UNFIT: _unfit,
+    Kind.REFUSED: _refused,
 }
 """How each kind of entry is told; None: it belongs to the sentence before it."""
 

@@ -11,16 +11,19 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from functools import cache, lru_cache
+from functools import cache
 from hashlib import sha256
 from importlib.resources import files
 from typing import Any, Final
 
 import cedarpy
 
+from control.core.predicate import Filter
+from control.core.principal import Principal
 from control.core.verdict import Ask, Deny, Permit, Verdict
 from control.policy.port import Request, Resource
 from control.policy.rules import Rule, read
+from control.policy.visible import readable
 
 _ENTITY: Final = {"person": "Person", "service": "Service", "agent": "Agent"}
 _FAILED_IN: Final = re.compile(r"while evaluating policy `([^`]+)`")
@@ -41,9 +44,14 @@ class CedarPolicy:
         """In the order of the text."""
         return tuple(self._rules.values())
 
-    def rule(self, internal: str) -> Rule:
-        """The rule that Cedar calls by this name."""
-        return self._rules[internal]
+    @property
+    def by_internal_name(self) -> Mapping[str, Rule]:
+        """By the names that Cedar gives them."""
+        return self._rules
+
+    def visible(self, principal: Principal) -> Filter:
+        """The runs that the principal may read."""
+        return readable(self, principal_entity(principal), schema())
 
     def decide(self, request: Request) -> Verdict:
         return self.choices(request, [request.action])[request.action]
@@ -88,10 +96,25 @@ class CedarPolicy:
         return Ask(*_said(asking), of=of)
 
 
-@lru_cache(maxsize=64)
+_PARSED: Final[dict[str, CedarPolicy]] = {}
+_KEPT: Final = 64
+
+
 def parsed(text: str) -> CedarPolicy:
     """The policy of a text, parsed once in this process. Raises `policy-invalid`."""
-    return CedarPolicy(text)
+    return known(sha256(text.encode()).hexdigest()) or _kept(CedarPolicy(text))
+
+
+def known(version: str) -> CedarPolicy | None:
+    """The policy of this version, if this process has parsed it."""
+    return _PARSED.get(version)
+
+
+def _kept(policy: CedarPolicy) -> CedarPolicy:
+    if len(_PARSED) >= _KEPT:
+        del _PARSED[next(iter(_PARSED))]
+    _PARSED[policy.version] = policy
+    return policy
 
 
 @cache
@@ -108,20 +131,19 @@ def schema() -> cedarpy.Schema:
 
 def entities_of(request: Request) -> list[dict[str, Any]]:
     """The request's principal, resource and whatever its context refers to, as Cedar's JSON."""
-    return [principal_entity(request), _resource_entity(request.resource), *_argument_entities(request)]
+    return [principal_entity(request.principal), _resource_entity(request.resource), *_argument_entities(request)]
 
 
-def principal_entity(request: Request) -> dict[str, Any]:
-    who = request.principal
+def principal_entity(who: Principal) -> dict[str, Any]:
     return {
-        "uid": principal_uid(request),
+        "uid": _principal_uid(who),
         "attrs": {"id": who.id, "actor": who.actor, "tenant": who.tenant, "delegates": sorted(who.delegates)},
         "parents": [_uid("Role", role) for role in sorted(who.roles)],
     }
 
 
-def principal_uid(request: Request) -> dict[str, str]:
-    return _uid(_ENTITY[request.principal.kind], request.principal.id)
+def _principal_uid(who: Principal) -> dict[str, str]:
+    return _uid(_ENTITY[who.kind], who.id)
 
 
 def _resource_entity(resource: Resource) -> dict[str, Any]:
@@ -149,7 +171,7 @@ def _asked(request: Request, action: str) -> dict[str, Any]:
         if name in context:
             context[name] = {"__entity": _uid(kind, "given")}
     return {
-        "principal": principal_uid(request),
+        "principal": _principal_uid(request.principal),
         "action": _uid("Action", action),
         "resource": _uid(request.resource.kind, request.resource.id),
         "context": context,

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from control.core.predicate import Filter
 from control.core.principal import Principal
 from control.core.verdict import Verdict
 
@@ -45,4 +46,8 @@ class Policy(Protocol):
 
     def choices(self, request: Request, actions: Iterable[str]) -> Mapping[str, Verdict]:
         """The verdicts on this request with each action in place of its own, in little more time than one takes."""
+        ...
+
+    def visible(self, principal: Principal) -> Filter:
+        """The runs that the principal may read: never one too many. Each is decided once more before it is shown."""
         ...

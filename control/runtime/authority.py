@@ -12,12 +12,13 @@ from typing import Any, Final
 
 from control.core import lifecycle
 from control.core.facts import Facts
-from control.core.lifecycle import Verb
-from control.core.principal import Principal
+from control.core.predicate import NEVER, Filter
+from control.core.principal import Principal, PrincipalKind
 from control.core.problem import Problem, Refusal
 from control.core.run_status import Status
 from control.core.verdict import Ask, Deny, Permit, Verdict
 from control.policy.port import Policy, Request, Resource
+from control.store.listing import Listed, Waiting
 from control.store.runs import Run
 
 NOT_PERMITTED: Final = Problem(
@@ -70,11 +71,19 @@ class Authority:
             raise self.refusal(action, on, verdict)
         return Grant(verdict, self.policy.version, Request(self.principal, action, on, context))
 
-    def require_verb(self, verb: Verb, run: Run, status: Status, *, facts: Facts) -> Grant:
-        """The permit for a verb that is legal now. Raises what `require` raises, and `verb-not-legal`."""
-        grant = self.require(verb, resource(run, status))
-        lifecycle.require(verb, status, facts)
-        return grant
+    def grant(self, permit: Permit, action: str, on: Resource) -> Grant:
+        """A permit that is made use of."""
+        return Grant(permit, self.policy.version, Request(self.principal, action, on))
+
+    def refused(self, action: str, on: Resource, verdict: Deny | Ask) -> dict[str, Any]:
+        """What the ledger keeps of a refusal."""
+        request = recorded(Request(self.principal, action, on))
+        about = {"rules": list(verdict.rules), "policy": self.policy.version, "request": request}
+        return (
+            {"action": action, "why": verdict.why}
+            | ({"of": list(verdict.of)} if isinstance(verdict, Ask) else {})
+            | about
+        )
 
     def next_verbs(self, run: Run, status: Status, facts: Facts) -> tuple[lifecycle.Verdict, ...]:
         """What this principal may do to the run next, and why not the rest, for each verb in the order of `Verb`."""
@@ -83,9 +92,13 @@ class Authority:
         said = self._choices(resource(run, status), legal) if legal else {}
         return tuple(_both(verdict, said.get(verdict.verb)) for verdict in verdicts)
 
-    def sees(self, run: Run, status: Status) -> bool:
+    def sees(self, run: Run | Listed | Waiting, status: Status) -> bool:
         """Whether the run exists, as far as this principal is told."""
         return isinstance(self.judge("read", resource(run, status)), Permit)
+
+    def visible(self) -> Filter:
+        """The runs that it may read, for a list. Each is asked for by `sees` once more before it is shown."""
+        return self.policy.visible(self.principal) if self.principal.covers("read") else Filter(NEVER)
 
     def refusal(self, action: str, on: Resource, verdict: Deny | Ask) -> Refusal:
         """Why not: who wanted what, and the rules that stand against it."""
@@ -110,7 +123,7 @@ class Authority:
 _BEYOND: Final = Deny((BEYOND_KEY,), "The key or token does not stand for this, whatever its holder may do.")
 
 
-def resource(run: Run, status: Status) -> Resource:
+def resource(run: Run | Listed | Waiting, status: Status) -> Resource:
     """A run as policy sees it. `status` is the derived word."""
     return Resource(
         "Run",
@@ -139,6 +152,21 @@ def recorded(request: Request) -> dict[str, Any]:
     )
     body = {"principal": principal, "action": request.action, "resource": about}
     return body | ({"context": dict(request.context)} if request.context else {})
+
+
+def replayed(body: Mapping[str, Any], tenant: str) -> Request:
+    """The request that `recorded` wrote down."""
+    who, on = body["principal"], body["resource"]
+    principal = Principal(
+        who["id"],
+        tenant,
+        PrincipalKind(who["kind"]),
+        frozenset(who["roles"]),
+        delegates=frozenset(who.get("delegates", ())),
+    )
+    of = tuple((kind, id) for kind, id in on.get("of", ()))
+    resource = Resource(on["kind"], on["id"], tenant, on["attributes"], of)
+    return Request(principal, body["action"], resource, body.get("context", {}))
 
 
 def _both(legal: lifecycle.Verdict, said: Verdict | None) -> lifecycle.Verdict:

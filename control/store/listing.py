@@ -17,8 +17,10 @@ from psycopg import AsyncConnection
 from psycopg.rows import class_row, dict_row
 
 from control.core.ledger import Entry, Kind
+from control.core.predicate import ALWAYS, Predicate
 from control.core.run_status import Status
 from control.store.sql import read
+from control.store.visibility import narrowed
 
 _RUNS: Final = read("runs")
 _LISTING: Final = read("listing")
@@ -49,6 +51,7 @@ class Listed:
     parts_total: int | None
     head_step: int | None
     worker_id: UUID | None
+    priority: int
     status: str
     since: datetime
     due_at: datetime | None
@@ -56,11 +59,15 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A question in the inbox. `packet` is the JSON text that is shown to whoever answers."""
+    """A question in the inbox, with the run that asks. `packet` is the JSON text that is shown to whoever answers."""
 
+    tenant: str
     run_id: UUID
     workflow: str | None
     thread_id: str
+    created_by: str
+    priority: int
+    status: str
     interrupt_id: str
     node: str
     kind: str
@@ -78,21 +85,29 @@ async def page(
     stall_after: timedelta,
     status: Status | None = None,
     before: Place = NEWEST,
+    where: Predicate = ALWAYS,
 ) -> list[Listed]:
-    """The newest runs before a place (that of the last one seen); with `status`, those that have it now.
+    """The newest runs before a place (that of the last one seen), of those where the condition holds; with `status`,
+    those that have it now.
 
     Four words depend on the clock as well as on the row, and have a query each.
     """
     params = {"tenant": tenant, "limit": limit, "stall_after": stall_after, "status": str(status)}
-    query = _RUNS["page"] if status is None else _BY_CLOCK.get(status, _RUNS["page_by_status"])
+    whole = _RUNS["page"] if status is None else _BY_CLOCK.get(status, _RUNS["page_by_status"])
+    query, values = narrowed(whole, where, tenant)
     async with conn.cursor(row_factory=class_row(Listed)) as cursor:
-        return await (await cursor.execute(query, params | {"before_at": before[0], "before_id": before[1]})).fetchall()
+        await cursor.execute(query, params | values | {"before_at": before[0], "before_id": before[1]})
+        return await cursor.fetchall()
 
 
-async def inbox(conn: AsyncConnection[Any], tenant: str, *, limit: int) -> list[Waiting]:
-    """The open questions of the tenant, oldest first."""
+async def inbox(
+    conn: AsyncConnection[Any], tenant: str, *, limit: int, stall_after: timedelta, where: Predicate = ALWAYS
+) -> list[Waiting]:
+    """The open questions of the tenant's runs where the condition holds, oldest first."""
+    query, values = narrowed(_LISTING["inbox"], where, tenant)
     async with conn.cursor(row_factory=class_row(Waiting)) as cursor:
-        return await (await cursor.execute(_LISTING["inbox"], {"tenant": tenant, "limit": limit})).fetchall()
+        await cursor.execute(query, {"tenant": tenant, "limit": limit, "stall_after": stall_after} | values)
+        return await cursor.fetchall()
 
 
 async def entries(conn: AsyncConnection[Any], tenant: str, run_id: UUID) -> AsyncIterator[Entry]:

@@ -34,7 +34,7 @@ from control.core.facts import (
 )
 from control.core.failure import FailureClass
 from control.core.ledger import canonical
-from control.core.problem import Problem
+from control.core.problem import Problem, Refusal
 from control.core.run_status import TERMINAL, index
 from control.store.arrays import Texts
 from control.store.sql import read
@@ -43,7 +43,7 @@ NO_SUCH_RUN: Final = Problem(
     code="no-such-run",
     status=404,
     title="There is no such run",
-    next_step="List the runs with `control runs`; a run of another tenant cannot be seen.",
+    next_step="List the runs with `control runs`; what you may not read is not seen.",
 )
 
 WORK: Final = "control_work"
@@ -134,6 +134,11 @@ class Questions:
 async def read_run(conn: AsyncConnection[Any], tenant: str, run_id: UUID) -> Run:
     """The run as it stands. Raises `no-such-run`."""
     return _one(await _row(conn, "read", tenant=tenant, run_id=run_id), run_id)
+
+
+def unknown(run_id: UUID) -> Refusal:
+    """That there is no such run, or none that may be seen: the two are told apart by nobody."""
+    return NO_SUCH_RUN.because(f"No run has the id {run_id}.", run=str(run_id))
 
 
 async def add_run(
@@ -320,7 +325,7 @@ def _order(by: str | None, at: datetime | None) -> Order | None:
 
 def _one(row: dict[str, Any] | None, run_id: UUID) -> Run:
     if row is None:
-        raise NO_SUCH_RUN.because(f"No run has the id {run_id}.", run=str(run_id))
+        raise unknown(run_id)
     return Run.of(row)
 
 

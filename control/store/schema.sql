@@ -168,6 +168,20 @@ CREATE TABLE control.migration (
     applied_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
 
+CREATE TABLE control.policy (
+    tenant control.tenant_id NOT NULL,
+    version integer NOT NULL,
+    digest text NOT NULL,
+    text text NOT NULL,
+    note text,
+    applied_at timestamp with time zone NOT NULL,
+    applied_by text NOT NULL,
+    CONSTRAINT policy_check CHECK ((digest = encode(sha256(convert_to(text, 'UTF8'::name)), 'hex'::text))),
+    CONSTRAINT policy_version_check CHECK ((version > 0))
+);
+
+ALTER TABLE ONLY control.policy FORCE ROW LEVEL SECURITY;
+
 CREATE TABLE control.run (
     tenant control.tenant_id NOT NULL,
     run_id uuid NOT NULL,
@@ -316,6 +330,9 @@ ALTER TABLE ONLY control.ledger
 ALTER TABLE ONLY control.migration
     ADD CONSTRAINT migration_pkey PRIMARY KEY (version);
 
+ALTER TABLE ONLY control.policy
+    ADD CONSTRAINT policy_pkey PRIMARY KEY (tenant, version);
+
 ALTER TABLE ONLY control.run_input
     ADD CONSTRAINT run_input_pkey PRIMARY KEY (tenant, run_id);
 
@@ -396,6 +413,8 @@ CREATE POLICY command ON control.effect TO control_command USING (((tenant)::tex
 
 CREATE POLICY command ON control.ledger TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
 
+CREATE POLICY command ON control.policy TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
+
 CREATE POLICY command ON control.run TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
 
 CREATE POLICY command ON control.run_input TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
@@ -414,6 +433,8 @@ CREATE POLICY flush ON control.effect TO control_flush USING (((tenant)::text = 
 
 CREATE POLICY flush ON control.ledger TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
 
+CREATE POLICY flush ON control.policy FOR SELECT TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
+
 CREATE POLICY flush ON control.run TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
 
 CREATE POLICY flush ON control.run_input TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
@@ -425,6 +446,8 @@ CREATE POLICY flush ON control.thread TO control_flush USING (((tenant)::text = 
 CREATE POLICY flush ON control.wait TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
 
 ALTER TABLE control.ledger ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE control.policy ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE control.run ENABLE ROW LEVEL SECURITY;
 
@@ -463,6 +486,9 @@ GRANT SELECT ON TABLE control.living TO control_claim;
 GRANT SELECT ON TABLE control.migration TO control_command;
 GRANT SELECT ON TABLE control.migration TO control_flush;
 GRANT SELECT ON TABLE control.migration TO control_claim;
+
+GRANT SELECT,INSERT ON TABLE control.policy TO control_command;
+GRANT SELECT ON TABLE control.policy TO control_flush;
 
 GRANT SELECT,INSERT,UPDATE ON TABLE control.run TO control_command;
 GRANT SELECT,INSERT,UPDATE ON TABLE control.run TO control_flush;

@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("conninfo")
         (
             ("show", "zzz"), 1,
             ["There is no such run", "Nothing matches 'zzz'.",
-             "List the runs with `control runs`; a run of another tenant cannot be seen."],
+             "List the runs with `control runs`; what you may not read is not seen."],
         ),
         (
             ("start", "count", "--input", "{"), 2,

@@ -178,7 +178,14 @@ def test_deadlines_and_limits_are_read_from_the_ledger() -> None:
 
 def test_entries_that_only_tell_something_change_no_fact() -> None:
     telling = set(Kind) - set(CHANGES)
-    assert telling == {Kind.ACCEPTED, Kind.SIGNALLED, Kind.EFFECT_BEGAN, Kind.EFFECT_ENDED, Kind.TASK_FAILED}
+    assert telling == {
+        Kind.ACCEPTED,
+        Kind.SIGNALLED,
+        Kind.EFFECT_BEGAN,
+        Kind.EFFECT_ENDED,
+        Kind.TASK_FAILED,
+        Kind.REFUSED,
+    }
     book = asked_and_suspended()
     before = book.account()
     assert book.write("signalled", name="paid").write("task_failed", node="a", error="E").account() == before

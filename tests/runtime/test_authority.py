@@ -8,6 +8,7 @@ import pytest
 
 from control.core.problem import Refusal
 from control.core.run_status import derive
+from control.core.story import tell
 from control.policy.cedar import default_text, parsed
 from control.runtime.commands.cancel import cancel
 from control.runtime.commands.pause import pause, resume
@@ -17,10 +18,10 @@ from control.testing.stage import Stage, staged
 from tests.runtime.scenes import Cues, graphs
 
 
-async def test_who_may_not_is_told_why_and_changes_nothing(database: str, cues: Cues) -> None:
+async def test_who_may_not_is_told_why_and_the_attempt_is_recorded(database: str, cues: Cues) -> None:
     async with staged(database, graphs("line"), work=False) as stage:
         run = await start(stage.control, "line", cues.input)
-        before = stage.kinds(run.run_id)
+        before = await stage.run(run.run_id)
         with pytest.raises(Refusal) as refused:
             await cancel(stage.acting("viewer", id="vic"), run.run_id)
         assert refused.value.lines() == (
@@ -29,7 +30,11 @@ async def test_who_may_not_is_told_why_and_changes_nothing(database: str, cues: 
             "Ask an administrator for a role whose rules permit it; `control policy show` prints the rules.",
         )
         assert refused.value.problem.status == 403
-        assert stage.kinds(run.run_id) == before
+        assert await stage.run(run.run_id) == before
+        accepted, refused_entry = stage.ledger(run.run_id)
+        assert (refused_entry.actor, refused_entry.body["action"]) == ("vic", "cancel")
+        assert refused_entry.body["why"] == "No rule permits it."
+        assert tell([accepted, refused_entry])[-1].text == "Vic was not let cancel it: No rule permits it."
         with pytest.raises(Refusal, match="may not start run"):
             await start(stage.acting("viewer"), "line", cues.input)
 
@@ -62,7 +67,7 @@ async def test_a_command_leaves_its_permit_in_the_ledger(database: str, cues: Cu
 
 async def test_a_key_does_only_what_it_was_made_for(database: str, cues: Cues) -> None:
     async with staged(database, graphs("line"), work=False) as stage:
-        narrow = stage.acting("admin", scopes=frozenset({"start", "pause"}))
+        narrow = stage.acting("admin", scopes=frozenset({"start", "pause", "read"}))
         run = await start(narrow, "line", cues.input)
         await pause(narrow, run.run_id)
         with pytest.raises(Refusal, match="does not stand for this") as refused:
@@ -93,3 +98,17 @@ async def test_an_unknown_run_is_refused_before_anything_is_asked(database: str)
     async with staged(database, graphs("line"), work=False) as stage:
         with pytest.raises(Refusal, match="There is no such run"):
             await pause(stage.acting("viewer"), uuid4())
+
+
+async def test_what_may_not_be_read_does_not_exist(database: str, cues: Cues) -> None:
+    async with staged(database, graphs("line"), work=False) as stage:
+        run = await start(stage.control, "line", cues.input)
+        nobody = stage.acting("nobody")
+        with pytest.raises(Refusal) as refused:
+            await pause(nobody, run.run_id)
+        assert refused.value.code == "no-such-run"
+        async with nobody.transaction() as conn:
+            with pytest.raises(Refusal) as unread:
+                await nobody.read(conn, run.run_id)
+        assert unread.value.lines() == refused.value.lines()
+        assert stage.kinds(run.run_id) == ["accepted", "refused"]

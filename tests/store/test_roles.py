@@ -44,6 +44,8 @@ ROWS: Final = {  # a row of tenant %(t)s with its run %(r)s and its thread %(h)s
     " values (%(t)s, %(r)s, 'k', 'n', 'effect', 'began', 1, now())",
     "control.ledger": "(tenant, run_id, seq, at, kind, actor, epoch, body, digest, hash)"
     " values (%(t)s, %(r)s, 1, now(), 'accepted', 'me', 0, '{}', '', '')",
+    "control.policy": "(tenant, version, digest, text, applied_at, applied_by)"
+    " values (%(t)s, 1, encode(sha256(''), 'hex'), '', now(), 'me')",
     "checkpoints": "(thread_id, checkpoint_id, checkpoint) values (%(h)s, 'c', '{}')",
     "checkpoint_blobs": "(thread_id, channel, version, type) values (%(h)s, 'c', '1', 'empty')",
     "checkpoint_writes": "(thread_id, checkpoint_id, task_id, idx, channel, blob) values (%(h)s, 'c', 't', 0, 'c', '')",

@@ -15,13 +15,15 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
+from control.core import lifecycle
 from control.core.facts import Facts
 from control.core.lifecycle import VERB_NOT_LEGAL, Verb
 from control.core.principal import Principal
 from control.core.problem import Problem
 from control.core.run_status import RunStatus, derive
-from control.policy.cedar import default_text, parsed
-from control.runtime.authority import Authority, Grant
+from control.core.verdict import Permit
+from control.runtime.authority import Authority, Grant, resource
+from control.runtime.rules_in_force import in_force
 from control.store import runs
 from control.store.database import Connection, Database
 from control.store.runs import Entry, Run
@@ -38,6 +40,7 @@ INPUT_TOO_LARGE: Final = Problem(
 )
 _ALONE: Final = frozenset({Verb.RETRY, Verb.REWIND})
 """Verbs that need a run which nobody holds, not even a worker that seems to be gone: it may come back and write."""
+_JUST_LOST: Final = "Its worker was lost a moment ago, and a peer is about to take it over."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +68,8 @@ class Control:
         return self.principal.actor
 
     async def authority(self, conn: Connection) -> Authority:
-        """What the principal may do, under the policy in force in this transaction."""
-        return Authority(parsed(default_text()), self.principal)
+        """What the principal may do, under the policy in force in this transaction. Raises `policy-invalid`."""
+        return Authority(await in_force(conn, self.tenant), self.principal)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -77,16 +80,33 @@ class Control:
     async def changing(self, run_id: UUID, verb: Verb) -> AsyncIterator[Change]:
         """A transition that this verb makes, if policy permits it and the run's state allows it.
 
-        Raises `no-such-run`, `not-permitted`, `agreement-needed`, `verb-not-legal`.
+        Raises `no-such-run`, `not-permitted`, `agreement-needed`, `verb-not-legal`. What policy refuses is recorded in
+        the run's ledger, and the run stays as it is; one that the principal may not read does not exist for it.
         """
         async with self.transaction() as conn:
             run = await runs.lock_run(conn, self.tenant, run_id)
             facts, at = await self.look(conn, run)
-            status = derive(facts, now=at, stall_after=self.stall_after)
-            grant = (await self.authority(conn)).require_verb(verb, run, status.word, facts=facts)
-            if run.worker_id is not None and verb in _ALONE:
-                raise VERB_NOT_LEGAL.because("Its worker was lost a moment ago, and a peer is about to take it over.")
-            yield Change(self, conn, run, at=at, facts=facts, grant=grant)
+            status = derive(facts, now=at, stall_after=self.stall_after).word
+            authority, on = await self.authority(conn), resource(run, status)
+            verdict = authority.judge(verb, on)
+            if isinstance(verdict, Permit):
+                lifecycle.require(verb, status, facts)
+                if run.worker_id is not None and verb in _ALONE:
+                    raise VERB_NOT_LEGAL.because(_JUST_LOST)
+                yield Change(self, conn, run, at=at, facts=facts, grant=authority.grant(verdict, verb, on))
+                return
+            entry = ("refused", self.by, authority.refused(verb, on, verdict))
+            await runs.append(conn, run, [entry], at=at)
+        raise authority.refusal(verb, on, verdict) if authority.sees(run, status) else runs.unknown(run_id)
+
+    async def read(self, conn: Connection, run_id: UUID) -> tuple[Run, Facts, datetime]:
+        """A run that the principal may read, its facts, and what time it is. Raises `no-such-run`."""
+        run = await runs.read_run(conn, self.tenant, run_id)
+        facts, at = await self.look(conn, run)
+        status = derive(facts, now=at, stall_after=self.stall_after).word
+        if not (await self.authority(conn)).sees(run, status):
+            raise runs.unknown(run_id)
+        return run, facts, at
 
     async def look(self, conn: Connection, run: Run) -> tuple[Facts, datetime]:
         """The run's facts, and what time it is."""

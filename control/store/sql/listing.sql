@@ -1,11 +1,14 @@
+-- Where a list is filtered by policy, store.visibility puts the condition in the place of /* visible */ true.
+
 -- :name page_waiting
 -- A page of the runs that wait and whose time has not come, newest first, after a key.
 -- locks: none
 select r.tenant, r.run_id, r.thread_id, r.workflow, r.created_at, r.created_by, r.epoch, r.takeovers, r.parts,
-       r.parts_total, r.head_step, r.worker_id, r.status, r.since, r.due_at
+       r.parts_total, r.head_step, r.worker_id, r.priority, r.status, r.since, r.due_at
 from control.run r
 where r.tenant = %(tenant)s and r.status = 'waiting' and (r.due_at is null or r.due_at > (select control.clock()))
   and (r.created_at, r.run_id) < (%(before_at)s, %(before_id)s)
+  and (/* visible */ true)
 order by r.created_at desc, r.run_id desc limit %(limit)s;
 
 -- :name page_queued
@@ -14,17 +17,19 @@ order by r.created_at desc, r.run_id desc limit %(limit)s;
 -- locks: none
 with due as materialized (
     select r.tenant, r.run_id, r.thread_id, r.workflow, r.created_at, r.created_by, r.epoch, r.takeovers, r.parts,
-           r.parts_total, r.head_step, r.worker_id,
+           r.parts_total, r.head_step, r.worker_id, r.priority,
            'queued' as status, greatest(r.since, r.due_at) as since, r.due_at
     from control.run r
     where r.tenant = %(tenant)s and r.status = 'waiting' and r.worker_id is null
       and r.due_at <= (select control.clock()) and (r.created_at, r.run_id) < (%(before_at)s, %(before_id)s)
+  and (/* visible */ true)
 ), stored as (
     select r.tenant, r.run_id, r.thread_id, r.workflow, r.created_at, r.created_by, r.epoch, r.takeovers, r.parts,
-           r.parts_total, r.head_step, r.worker_id,
+           r.parts_total, r.head_step, r.worker_id, r.priority,
            r.status, r.since, r.due_at
     from control.run r
     where r.tenant = %(tenant)s and r.status = 'queued' and (r.created_at, r.run_id) < (%(before_at)s, %(before_id)s)
+  and (/* visible */ true)
     order by r.created_at desc, r.run_id desc limit %(limit)s
 )
 select * from due union all select * from stored order by created_at desc, run_id desc limit %(limit)s;
@@ -33,27 +38,32 @@ select * from due union all select * from stored order by created_at desc, run_i
 -- A page of the runs that a worker holds and that move, newest first, after a key.
 -- locks: none
 select r.tenant, r.run_id, r.thread_id, r.workflow, r.created_at, r.created_by, r.epoch, r.takeovers, r.parts,
-       r.parts_total, r.head_step, r.worker_id, r.status, r.since, r.due_at
+       r.parts_total, r.head_step, r.worker_id, r.priority, r.status, r.since, r.due_at
 from control.run r
 where r.tenant = %(tenant)s and r.status = 'running' and r.progress_at + %(stall_after)s > (select control.clock())
   and (r.created_at, r.run_id) < (%(before_at)s, %(before_id)s)
+  and (/* visible */ true)
 order by r.created_at desc, r.run_id desc limit %(limit)s;
 
 -- :name page_stalled
 -- A page of the runs that a worker holds and that have not moved for long, newest first, after a key.
 -- locks: none
 select r.tenant, r.run_id, r.thread_id, r.workflow, r.created_at, r.created_by, r.epoch, r.takeovers, r.parts,
-       r.parts_total, r.head_step, r.worker_id, 'stalled' as status,
+       r.parts_total, r.head_step, r.worker_id, r.priority, 'stalled' as status,
        r.progress_at + %(stall_after)s as since, r.due_at
 from control.run r
 where r.tenant = %(tenant)s and r.status = 'running' and r.progress_at + %(stall_after)s <= (select control.clock())
   and (r.created_at, r.run_id) < (%(before_at)s, %(before_id)s)
+  and (/* visible */ true)
 order by r.created_at desc, r.run_id desc limit %(limit)s;
 
 -- :name inbox
 -- The tenant's open questions, oldest first, each with the run that asks.
 -- locks: none
-select a.run_id, r.workflow, r.thread_id, a.interrupt_id, a.node, a.kind, a.title, a.packet, a.opened_at, a.expires_at
+select a.tenant, a.run_id, r.workflow, r.thread_id, r.created_by, r.priority,
+       case when r.status = 'running' and r.progress_at + %(stall_after)s <= (select control.clock()) then 'stalled'
+            when r.status = 'waiting' and r.due_at <= (select control.clock()) then 'queued' else r.status end as status,
+       a.interrupt_id, a.node, a.kind, a.title, a.packet, a.opened_at, a.expires_at
 from control.approval a join control.run r using (tenant, run_id)
-where a.tenant = %(tenant)s and a.decision is null
+where a.tenant = %(tenant)s and a.decision is null and (/* visible */ true)
 order by a.opened_at, a.run_id, a.interrupt_id limit %(limit)s;

@@ -143,7 +143,7 @@ from control.ledger where tenant = %(tenant)s and run_id = %(run_id)s and seq > 
 -- A filter by status looks at what is stored, since only running and waiting depend on the clock.
 -- locks: none
 select r.tenant, r.run_id, r.thread_id, r.workflow, r.created_at, r.created_by, r.epoch, r.takeovers, r.parts, r.parts_total,
-       r.head_step, r.worker_id,
+       r.head_step, r.worker_id, r.priority,
        case when r.status = 'running' and r.progress_at + %(stall_after)s <= control.clock() then 'stalled'
             when r.status = 'waiting' and r.due_at <= control.clock() then 'queued' else r.status end as status,
        case when r.status = 'running' and r.progress_at + %(stall_after)s <= control.clock()
@@ -153,15 +153,17 @@ select r.tenant, r.run_id, r.thread_id, r.workflow, r.created_at, r.created_by, 
        r.due_at
 from control.run r
 where r.tenant = %(tenant)s and (r.created_at, r.run_id) < (%(before_at)s, %(before_id)s)
+  and (/* visible */ true)
 order by r.created_at desc, r.run_id desc limit %(limit)s;
 
 -- :name page_by_status
 -- As `page`, of runs with one status word that does not depend on the clock.
 -- locks: none
 select r.tenant, r.run_id, r.thread_id, r.workflow, r.created_at, r.created_by, r.epoch, r.takeovers, r.parts,
-       r.parts_total, r.head_step, r.worker_id, r.status, r.since, r.due_at
+       r.parts_total, r.head_step, r.worker_id, r.priority, r.status, r.since, r.due_at
 from control.run r
 where r.tenant = %(tenant)s and r.status = %(status)s and (r.created_at, r.run_id) < (%(before_at)s, %(before_id)s)
+  and (/* visible */ true)
 order by r.created_at desc, r.run_id desc limit %(limit)s;
 
 -- :name announce
