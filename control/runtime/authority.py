@@ -85,7 +85,7 @@ class Authority:
             | about
         )
 
-    def next_verbs(self, run: Run, status: Status, facts: Facts) -> tuple[lifecycle.Verdict, ...]:
+    def next_verbs(self, run: Run | Listed, status: Status, facts: Facts) -> tuple[lifecycle.Verdict, ...]:
         """What this principal may do to the run next, and why not the rest, for each verb in the order of `Verb`."""
         verdicts = lifecycle.next_verbs(status, facts)
         legal = [verdict.verb for verdict in verdicts if verdict.allowed]

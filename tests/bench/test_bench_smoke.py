@@ -16,7 +16,7 @@ from tests.bench.row import HEADINGS, Row, at_least, at_most, markdown, table
 from tests.bench.site import Site
 
 TINY: Final = 1e-6  # each benchmark then takes the fewest that it can
-ALONE: Final = {"recovery", "page", "memory"}
+ALONE: Final = {"recovery", "page", "memory", "policy"}
 FOR_COMPARISON: Final = {
     "what `select 1` took longer, measured",
     "a superstep without any checkpointer, for comparison",
