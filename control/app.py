@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from control import settings as configuration
 from control.core.principal import Principal
 from control.runtime.commands import Control
+from control.runtime.signing import Keys
 from control.settings import Settings
 from control.store import embedded
 from control.store.database import Address, Database
@@ -45,6 +46,12 @@ def address(settings: Settings) -> Address:
         return Address.of(conninfo)
     direct = settings.database_direct_url
     return Address.of(settings.database_url.get_secret_value(), direct.get_secret_value() if direct else None)
+
+
+def signing_keys(settings: Settings) -> Keys:
+    """Where this installation's private keys are."""
+    secret = settings.audit_key
+    return Keys(settings.audit_folder, secret.get_secret_value() if secret else None)
 
 
 @dataclass
@@ -76,6 +83,7 @@ class App:
 
     def worker(self) -> Worker:
         from control.runtime.attempt import Tools
+        from control.runtime.attestation import Attestor
         from control.runtime.worker import Pace, Worker
 
         s = self.settings
@@ -89,8 +97,10 @@ class App:
             lease_s=s.lease_s,
             block_after_s=s.block_after_s,
             drain_grace_s=s.drain_grace_s,
+            attest_s=s.attest_s,
         )
-        return Worker(self.database, self.workflows, tools, pace=pace)
+        attestor = Attestor(self.database, signing_keys(s))
+        return Worker(self.database, self.workflows, tools, pace=pace, attestor=attestor)
 
 
 @asynccontextmanager

@@ -79,6 +79,21 @@ class Settings(BaseSettings):
         r" and regular expressions, such as OPENAI_API_KEY,\b\d{16}\b. A match is replaced before anything is written.",
     )
 
+    audit_dir: Path | None = _ours(
+        None,
+        "The folder of the private signing keys and of what was seen of the database, which shows a restored backup."
+        " Without it, the folder audit in CONTROL_DATA_DIR. Keep it out of the database's backups.",
+    )
+    audit_key: SecretStr | None = _ours(
+        None, "The Ed25519 private key that signs the ledger, as PEM, where it is not a file in CONTROL_AUDIT_DIR."
+    )
+    attest_s: _Span = _ours(
+        60.0, "How often a worker gathers the heads of changed runs into a tree, signed where there is a key."
+    )
+    retention_days: Annotated[int, Field(ge=180)] = _ours(
+        365, "After how many days `control audit prune` erases what an ended run carried; at least 180."
+    )
+
     worker_slots: _Limit = _ours(20, "How many runs one worker drives at once.")
     sync_node_threads: _Limit = _ours(32, "How many synchronous nodes one worker executes at once.")
     poll_s: _Span = _ours(1.0, "How often an idle worker looks for work that no notification told it of.")
@@ -115,6 +130,11 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @property
+    def audit_folder(self) -> Path:
+        """Where private keys and what was seen of the database are."""
+        return self.audit_dir or self.data_dir / "audit"
 
     @field_validator("redact")
     @classmethod

@@ -13,7 +13,7 @@ from typing import Annotated, Final
 
 import typer
 
-from control.cli import database, decide, lifecycle, observe, policy, serve
+from control.cli import audit, database, decide, lifecycle, observe, policy, serve
 from control.cli.failure import guarded
 from control.cli.outcome import exit_codes
 from control.cli.session import Caller
@@ -54,6 +54,7 @@ _VERBS: Final[Mapping[str, Mapping[str, Callable[..., None]]]] = {
 for panel, verbs in _VERBS.items():
     for name, verb in verbs.items():
         app.command(name, rich_help_panel=panel)(verb)
+app.add_typer(audit.audit, name="audit", rich_help_panel="Operate")
 app.add_typer(database.db, name="db", rich_help_panel="Operate")
 app.add_typer(policy.policy, name="policy", rich_help_panel="Operate")
 

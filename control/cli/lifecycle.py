@@ -70,6 +70,10 @@ def start(
     identity: Annotated[
         str | None, typer.Option("--id", metavar="UUID", help="The run's id. Given twice, it starts one run.")
     ] = None,
+    subject: Annotated[
+        list[str] | None,
+        typer.Option("--subject", metavar="NAME", help="Whom it is about, so that it can be erased; may be repeated."),
+    ] = None,
     wait: Wait = False,
     as_json: AsJson = False,
 ) -> None:
@@ -80,8 +84,9 @@ def start(
         from control.runtime.commands.start import start as accept
 
         run = await accept(
-            control, workflow, value, thread_id=thread, priority=priority, not_before=later, run_id=run_id
-        )
+            control, workflow, value, thread_id=thread, priority=priority, not_before=later, run_id=run_id,
+            subjects=subject or (),
+        )  # fmt: skip
         await done(control, run.run_id, wait=wait, as_json=as_json)
 
     with_control(ctx, started, workflows=True)

@@ -122,7 +122,7 @@ class Facts:
     `ready` counts answers decided and waits fired that no attempt has delivered yet. `crashes` are those that count
     towards `crash_limit`, `takeovers` are all. `woken_at` is when something last made an idle run ready to go on: a
     decision, a timer, a signal, a retry, a resume, a rewind or an adoption. `compensating` says that finished work is
-    still to be undone; setting it removes the outcome that led to it.
+    still to be undone; setting it removes the outcome that led to it. `erased`: what it carried is gone for good.
     """
 
     created_at: datetime
@@ -144,4 +144,5 @@ class Facts:
     fit: Fit = Fit.FITS
     shortfalls: int = 0
     replans: int = 0
+    erased: bool = False
     progress: Progress = field(default=NO_PROGRESS)

@@ -7,7 +7,8 @@ The rule is the database's, mirrored byte for byte (`control.link`, `control.cha
 
 The fields before the actor cannot hold a bar, those after it have digits only or a fixed length, so a link reads one
 way only. `body` is hashed as the bytes that are stored, and what is stored is `canonical(body)`. A body may be erased:
-its digest stays, and so does the chain.
+its digest stays, and so does the chain. An erasure takes every body before it, and appends an entry that says who did
+it and why, which is never erased itself: a body that is missing without such an entry was taken away in secret.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ class Kind(StrEnum):
     ADOPTED = "adopted"
     UNFIT = "unfit"
     REFUSED = "refused"
+    ERASED = "erased"
+    RESTORED = "restored"
 
 
 BODY_KEYS: Final[Mapping[Kind, str]] = {
@@ -69,6 +72,8 @@ BODY_KEYS: Final[Mapping[Kind, str]] = {
     Kind.ADOPTED: "digest from execution?",
     Kind.UNFIT: "digest why",
     Kind.REFUSED: "action why of?",
+    Kind.ERASED: "why bodies",
+    Kind.RESTORED: "why tree seen_at",
 }
 """The keys of each body; a question mark means that the key may be absent. Instants (`_at`) are ISO 8601 in UTC, spans
 (`_in_s`) seconds from the entry's own instant. What a principal did, or was refused, also holds the keys of `LEAVE`.
@@ -79,6 +84,8 @@ LEAVE: Final = ("rules", "policy", "request")
 
 START: Final = bytes(32)
 """What the first entry is chained to."""
+
+_OF_NOTHING: Final = sha256(b"{}").digest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +104,7 @@ class Entry:
 
     @property
     def erased(self) -> bool:
-        return self.digest is not None and not self.body
+        return self.digest is not None and not self.body and self.digest != _OF_NOTHING
 
     def deadline(self, name: str) -> datetime | None:
         """What the body names as `{name}_at` or `{name}_in_s`, if it does."""
@@ -121,7 +128,7 @@ def canonical(body: Mapping[str, Any]) -> bytes:
 
 def link(entry: Entry) -> bytes:
     """What an entry adds to the chain."""
-    head = f"{entry.seq}|{_microseconds(entry.at)}|{entry.kind}|{entry.actor}|{entry.epoch}|"
+    head = f"{entry.seq}|{microseconds(entry.at)}|{entry.kind}|{entry.actor}|{entry.epoch}|"
     return head.encode() + (entry.digest or sha256(canonical(entry.body)).digest())
 
 
@@ -136,14 +143,39 @@ def verify(entries: Iterable[Entry], *, head: bytes | None = None) -> Break | No
     A chain that was cut at its end, or rewritten from some entry on, is consistent in itself: only `head`, the hash of
     the last entry as somebody else keeps it, shows that.
     """
-    prev, seq = START, 0
+    prev, seq, erasures = START, 0, _Erasures()
     for seq, entry in enumerate(entries, start=1):
         if (why := _fault(entry, seq, prev)) is not None:
             return Break(seq, why)
         prev = entry.hash
+        if (found := erasures.contradicted(entry)) is not None:
+            return found
     if head is not None and head != prev:
         return Break(seq + 1, "The chain does not end in the hash it is known to end in.")
+    if erasures.missing:
+        return Break(erasures.missing, "Its content is gone, and no entry says who erased it.")
     return None
+
+
+@dataclass(slots=True)
+class _Erasures:
+    """The first entry since the last erasure whose body is `missing`, and the first that has one; 0 for none."""
+
+    missing: int = 0
+    present: int = 0
+
+    def contradicted(self, entry: Entry) -> Break | None:
+        """Hold one more entry against what the erasures say. What is missing may still be owned up to."""
+        if entry.kind is not Kind.ERASED:
+            self.missing = self.missing or (entry.seq if entry.erased else 0)
+            self.present = self.present or (0 if entry.erased else entry.seq)
+            return None
+        if entry.erased:
+            return Break(entry.seq, "It is the record of an erasure, and was erased itself.")
+        if self.present:
+            return Break(self.present, "Its content is said to be erased, and stands here.")
+        self.missing = 0
+        return None
 
 
 def _fault(entry: Entry, seq: int, prev: bytes) -> str | None:
@@ -176,5 +208,6 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 
-def _microseconds(at: datetime) -> int:
+def microseconds(at: datetime) -> int:
+    """An instant as the chain has it."""
     return (at - _EPOCH) // _MICROSECOND

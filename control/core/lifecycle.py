@@ -194,6 +194,8 @@ def judge(verb: Verb, status: Status, facts: Facts) -> Verdict:
     if objection is None:
         reason = _REFUSED_IN.get((verb, status), _REFUSED[verb])
         return Verdict(verb, False, f"The run {_SAID.get(status, f'is {spoken(status)}')}. {reason}")
+    if facts.erased:
+        return Verdict(verb, False, "What it carried has been erased, so there is nothing to go on from.")
     refused = objection(facts)
     return Verdict(verb, False, refused) if refused else Verdict(verb, True, EFFECT[verb])
 

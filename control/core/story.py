@@ -228,6 +228,19 @@ def _refused(entry: Entry, _: _Told) -> str:
     return f"{person(entry.actor)} was not let {spoken(entry.body['action'])} it: {_clause(entry.body['why'])}."
 
 
+def _erased(entry: Entry, _: _Told) -> str:
+    return f"{person(entry.actor)} erased what it had carried until then: {_clause(entry.body['why'])}."
+
+
+def _restored(entry: Entry, _: _Told) -> str:
+    seen = moment(datetime.fromisoformat(entry.body["seen_at"]))
+    why = _clause(entry.body["why"])
+    return (
+        f"The database was an earlier copy of itself: what had happened since was forgotten, up to {seen} or later."
+        f" {person(entry.actor)} let it go on: {why}."
+    )
+
+
 def _silent(_: Entry, __: _Told) -> None:
     return None
 
@@ -254,6 +267,8 @@ TELLERS: Final[Mapping[Kind, Callable[[Entry, _Told], str | None]]] = {
     Kind.ADOPTED: _adopted,
     Kind.UNFIT: _unfit,
     Kind.REFUSED: _refused,
+    Kind.ERASED: _erased,
+    Kind.RESTORED: _restored,
 }
 """How each kind of entry is told; None: it belongs to the sentence before it."""
 

@@ -5,6 +5,9 @@ when a slot becomes free, and at a slow poll. It sweeps for runs whose worker is
 the orders that stand against its own runs, and stops attempts whose claim it has lost. Synchronous nodes run in a pool
 of threads of their own: they cannot be cancelled, so they are fenced and counted.
 
+At intervals it gathers the heads of changed runs into signed trees, and refuses to work on a database that turns out to
+be an earlier copy of itself (`runtime.attestation`).
+
 `drain` stops claiming and asks each run to stop at its next step boundary; what has not stopped when the grace is over
 is left to the peers, who find the session's lock free.
 """
@@ -24,6 +27,7 @@ from uuid import UUID
 
 from control.core.problem import Refusal
 from control.runtime.attempt import Attempt, Tools, misfit
+from control.runtime.attestation import DATABASE_RESTORED, Attestor
 from control.runtime.loop_watch import Blocked, LoopWatch
 from control.runtime.recovery import Recovery
 from control.runtime.workflows import Workflow
@@ -52,21 +56,27 @@ class Pace:
     lease_s: float
     block_after_s: float
     drain_grace_s: float
+    attest_s: float
 
 
 class Worker:
     """See the module. Built and run on one event loop."""
 
-    def __init__(self, database: Database, workflows: Mapping[str, Workflow], tools: Tools, *, pace: Pace) -> None:
+    def __init__(
+        self, database: Database, workflows: Mapping[str, Workflow], tools: Tools, *, pace: Pace, attestor: Attestor
+    ) -> None:
         self._database, self._tools, self._pace = database, tools, pace
         self._workflows = {name: replace(w, graph=w.under(tools.saver)) for name, w in workflows.items()}
+        self._attestor = attestor
+        self._refused: Refusal | None = None
         self._loop = asyncio.get_running_loop()
         self._recovery = Recovery(database, crash_limit=tools.crash_limit)
         self._attempts: dict[UUID, Attempt] = {}
         self._running: set[asyncio.Task[None]] = set()
         self._work, self._orders, self._draining = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._other_database = asyncio.Event()  # the session is back, on what may be another copy
         self._claiming, self._sweeping = Claims(database), Claims(database)
-        self._obeying, self._adopting = Claims(database), Claims(database)
+        self._obeying, self._adopting, self._attesting = Claims(database), Claims(database), Claims(database)
         self._misfits: set[UUID] = set()
         self._session = Session(
             database.address.session("control_claim"),
@@ -98,7 +108,8 @@ class Worker:
         return len(self._attempts)
 
     async def run(self) -> None:
-        """Work until `drain` is called and everything has stopped or the grace is over."""
+        """Work until `drain` is called and everything has stopped or the grace is over. Raises `database-restored`."""
+        await self._attestor.require_newest()
         self._loop.set_default_executor(ThreadPoolExecutor(self._pace.sync_node_threads, thread_name_prefix="node"))
         await asyncio.to_thread(self._session.start)
         gc.collect()
@@ -112,6 +123,7 @@ class Worker:
                 (self._sweep, self._pace.takeover_poll_s, None),
                 (self._readopt, _READOPT_S, None),
                 (self._obey, self._pace.poll_s, self._orders),
+                (self._attest, self._pace.attest_s, self._other_database),
             )
         ]
         try:
@@ -120,6 +132,8 @@ class Worker:
         finally:
             watch.stop()
             await self._leave(loops)
+        if self._refused is not None:
+            raise self._refused
 
     def drain(self) -> None:
         """Claim nothing more, and let every run go at its next step boundary."""
@@ -213,6 +227,17 @@ class Worker:
             if self._attempts.get(run_id) is attempt:
                 self._order(attempt, held.get(run_id))
 
+    async def _attest(self) -> None:
+        """Gather what has changed. A database that is an earlier copy of itself is left at once."""
+        try:
+            for tenant in await self._attesting.tenants():
+                await self._attestor.attest(tenant)
+        except Refusal as refusal:
+            if refusal.problem is DATABASE_RESTORED:
+                self._refused = refusal
+                self.drain()
+            raise
+
     def _order(self, attempt: Attempt, claim: Mine | None) -> None:
         if claim is None or claim.epoch != attempt.claimed.epoch:
             if not attempt.ending:
@@ -231,6 +256,10 @@ class Worker:
             attempt.stop("drain")
         if self._running:
             await asyncio.wait(self._running, timeout=self._pace.drain_grace_s)
+        loops[-1].cancel()
+        await asyncio.gather(loops[-1], return_exceptions=True)
+        with contextlib.suppress(Refusal):  # what it saw last is remembered, as well as that can be done
+            await self._attest()
 
     async def _leave(self, loops: list[asyncio.Task[None]]) -> None:
         for task in (*loops, *self._running):
@@ -239,7 +268,7 @@ class Worker:
             await asyncio.wait(left, timeout=_LAST_WAIT_S)  # a node may refuse to be cancelled
         with ThreadPoolExecutor(1) as own:  # the loop's pool may be full of nodes that hang
             await asyncio.wrap_future(own.submit(self._session.stop))
-        for desk in (self._claiming, self._sweeping, self._obeying, self._adopting):
+        for desk in (self._claiming, self._sweeping, self._obeying, self._adopting, self._attesting):
             await desk.close()
 
     def _notified(self, channel: str, _: str) -> None:
@@ -279,6 +308,7 @@ class Worker:
             self._giving_up = None
         self._lost_at, self._back_at = None, self._loop.time()
         self._orders.set()
+        self._other_database.set()
 
     def _give_up(self) -> None:
         """Without a sign of life peers may be at work on the same runs already."""

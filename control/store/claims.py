@@ -20,7 +20,7 @@ from control.store.item import Fence
 from control.store.sql import read
 
 T = TypeVar("T")
-_SQL: Final = read("claims")
+_SQL: Final = {**read("claims"), "tenants": read("doctor")["tenants"]}
 _SWEEP: Final = 200  # runs a sweep looks at; the next one sees the rest
 
 
@@ -66,6 +66,10 @@ class Orphan:
 class Named(NamedTuple):
     tenant: str
     run_id: UUID
+
+
+class Tenant(NamedTuple):
+    tenant: str
 
 
 class Unfit(NamedTuple):
@@ -137,6 +141,10 @@ class Claims:
     async def unfit(self, workflows: Sequence[str], *, known: Collection[UUID]) -> list[Unfit]:
         """Runs of these workflows, but for the `known`, that are blocked for want of a version that fits."""
         return await self._rows(Unfit, "readopt", workflows=list(workflows), known=list(known), limit=_SWEEP)
+
+    async def tenants(self) -> list[str]:
+        """Every tenant that has runs."""
+        return [found.tenant for found in await self._rows(Tenant, "tenants")]
 
     async def advertise(self, holdings: Holdings, *, draining: bool) -> None:
         """Say which versions this worker holds, and whether it still takes work."""

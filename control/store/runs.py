@@ -101,6 +101,7 @@ class Run:
     since: datetime
     due_at: datetime | None
     closed_at: datetime | None
+    erased_at: datetime | None
 
     @classmethod
     def of(cls, row: Any) -> Self:
@@ -160,6 +161,23 @@ async def add_run(
         if error.diag.constraint_name == "run_pkey":
             return None
         raise
+
+
+async def add_subjects(conn: AsyncConnection[Any], run: Run, subjects: Iterable[str]) -> None:
+    """Say whom a run is about."""
+    if given := sorted(set(subjects)):
+        await _execute(conn, "add_subjects", tenant=run.tenant, run_id=run.run_id, subjects=Texts(given))
+
+
+async def subjects_of(conn: AsyncConnection[Any], run: Run) -> list[str]:
+    """Whom a run is about."""
+    rows = await (await _execute(conn, "subjects", tenant=run.tenant, run_id=run.run_id)).fetchall()
+    return [row["subject"] for row in rows]
+
+
+async def lock_open(conn: AsyncConnection[Any], tenant: str) -> list[Run]:
+    """Every run of the tenant that has not ended, locked, in the order of their ids."""
+    return [Run.of(row) for row in await (await _execute(conn, "lock_open", tenant=tenant)).fetchall()]
 
 
 async def input_of(conn: AsyncConnection[Any], run: Run) -> tuple[str, bytes] | None:
@@ -260,6 +278,7 @@ def facts_of(run: Run, asked: Questions, *, crash_limit: int, alive: bool = True
         not_before=run.not_before,
         fit=Fit(run.fit),
         shortfalls=run.shortfalls,
+        erased=run.erased_at is not None,
         progress=Progress(len(run.parts), run.parts_total, tuple(run.parts)),
     )
 

@@ -13,8 +13,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import UUID
 
@@ -96,13 +97,14 @@ async def staged(
     """The installation on this database with these compiled graphs; with `work`, a worker too."""
     workflows = {name: describe(name, graph) for name, graph in graphs.items()}
     given: dict[str, Any] = {"poll_s": 0.1, "takeover_poll_s": 0.1, **settings}
-    async with opened(Settings(**given), Address.of(conninfo, login=True), workflows) as app:
+    async with AsyncExitStack() as stack:
+        if "audit_dir" not in given:  # databases of tests share their name: each is remembered in a place of its own
+            given["audit_dir"] = stack.enter_context(TemporaryDirectory(prefix="control-audit-"))
+        app = await stack.enter_async_context(opened(Settings(**given), Address.of(conninfo, login=True), workflows))
         stage = Stage(app, app.control(principal=tester(app.settings.tenant), workflows=True), conninfo)
-        if not work:
-            yield stage
-            return
-        async with stage.working():
-            yield stage
+        if work:
+            await stack.enter_async_context(stage.working())
+        yield stage
 
 
 def tester(tenant: str = "default") -> Principal:

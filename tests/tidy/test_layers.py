@@ -12,7 +12,7 @@ import pytest
 from tests.tidy import Source, assert_clean, faults, python
 
 LAYERS: Final = (
-    {"control.core"},
+    {"control.core", "control.audit_verifier"},
     {"control.settings"},
     {"control.store", "control.policy", "control.sdk"},
     {"control.runtime"},

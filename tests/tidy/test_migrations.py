@@ -15,7 +15,7 @@ from control.testing.database import Databases
 from tests.tidy import ROOT, Source, finished, texts
 
 FOLDER: Final = "control/store/migrations"
-SHARED: Final = frozenset({"migration", "worker"})
+SHARED: Final = frozenset({"lineage", "migration", "signing_key", "worker"})
 """The tables of schema `control` that belong to no tenant."""
 
 TABLES: Final = """

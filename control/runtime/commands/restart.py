@@ -24,6 +24,7 @@ async def restart(control: Control, run_id: UUID) -> Run:
     """The new run. Raises `no-such-run`, `verb-not-legal`, and what `start` raises."""
     async with control.changing(run_id, Verb.RESTART) as change:
         old, given = change.run, await runs.input_of(change.conn, change.run)
+        subjects = await runs.subjects_of(change.conn, change.run)
     if old.workflow is None or given is None:
         raise NO_INPUT.because("A script drove it, and kept its input to itself.", run=str(run_id))
     value = control.serde.loads_typed(given)
@@ -35,4 +36,5 @@ async def restart(control: Control, run_id: UUID) -> Run:
         priority=old.priority,
         config=old.config,
         restarted_from=old.run_id,
+        subjects=subjects,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -26,8 +27,11 @@ async def start(
     config: dict[str, Any] | None = None,
     run_id: UUID | None = None,
     restarted_from: UUID | None = None,
+    subjects: Iterable[str] = (),
 ) -> Run:
     """Accept an input; the run is queued when this returns. A `run_id` given twice starts one run.
+
+    `subjects` are the persons it is about, under the names by which they may ask for erasure.
 
     Raises `not-permitted`, `agreement-needed`, `unknown-workflow`, `invalid-input`, `input-too-large`, `thread-busy`,
     `state-not-serialisable`, `type-not-allowed`.
@@ -55,6 +59,7 @@ async def start(
         run = await runs.add_run(conn, row, (kind, data))
         if run is None:
             return await runs.read_run(conn, control.tenant, run_id)
+        await runs.add_subjects(conn, run, subjects)
         return await runs.save_run(
             conn,
             run,

@@ -26,7 +26,7 @@ order by 1;
 -- locks: none
 select tgname from pg_trigger
 where tgrelid = 'control.ledger'::regclass and not tgisinternal and tgenabled in ('O', 'A')
-  and tgfoid = 'control.refuse_change'::regproc;
+  and tgfoid in ('control.refuse_change'::regproc, 'control.erase_only'::regproc);
 
 -- :name tenants
 -- Every tenant that has runs, found by hopping through an index. For the claim role, which may see that much.

@@ -36,6 +36,23 @@ insert into control.run_input (tenant, run_id, type, data) values (%(tenant)s, %
 -- locks: none
 select type, data from control.run_input where tenant = %(tenant)s and run_id = %(run_id)s;
 
+-- :name add_subjects
+-- Whom a run is about.
+-- locks: run_subject
+insert into control.run_subject (tenant, subject, run_id)
+select %(tenant)s, subject, %(run_id)s from unnest(%(subjects)s::text[]) as subject
+on conflict do nothing;
+
+-- :name subjects
+-- Whom a run is about, in order.
+-- locks: none
+select subject from control.run_subject where tenant = %(tenant)s and run_id = %(run_id)s order by subject;
+
+-- :name lock_open
+-- Every run of a tenant that has not ended.
+-- locks: run in the order of its key
+select * from control.run where tenant = %(tenant)s and closed_at is null order by tenant, run_id for no key update;
+
 -- :name lock
 -- One run, locked against claims, flushes and commands until the transaction ends.
 -- locks: run

@@ -1,0 +1,88 @@
+"""Erasing what runs carried, and leaving what happened.
+
+Ledger bodies, inputs, questions and answers, effects' outcomes, signals, and everything LangGraph keeps of the threads
+go. Entries, digests, hashes, states and instants stay, and so the chains still verify. Identifiers stay too: of runs,
+threads, interrupts and effects. A person's data has no business in them; `run_subject` is where a person is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from psycopg import AsyncConnection
+from psycopg.rows import dict_row
+
+from control.core.problem import Problem
+from control.store.runs import Run, append
+from control.store.sql import read
+
+RUN_OPEN: Final = Problem(
+    code="run-not-ended",
+    status=409,
+    title="Only what has ended can be erased",
+    next_step="Let the run end, or cancel it, then erase again.",
+)
+FLOOR_DAYS: Final = 180
+"""No payload is deleted for its age alone before this. The table `retention` has the same floor."""
+
+_SQL: Final = read("erasure")
+_EACH: Final = ("checkpoints", "input", "approvals", "waits", "signals", "effects", "subjects", "runs")
+Conn = AsyncConnection[Any]
+
+
+async def about(conn: Conn, tenant: str, subject: str) -> list[UUID]:
+    """The runs that are about a person."""
+    return [row["run_id"] for row in await _rows(conn, "about", tenant=tenant, subject=subject)]
+
+
+async def aged(conn: Conn, tenant: str, *, before: datetime, limit: int) -> list[UUID]:
+    """Runs that ended before an instant and still have their payloads."""
+    return [row["run_id"] for row in await _rows(conn, "aged", tenant=tenant, before=before, limit=limit)]
+
+
+async def erase(conn: Conn, tenant: str, run_ids: Sequence[UUID], *, by: str, why: str, at: datetime) -> list[Run]:
+    """Erase these runs and all others on their threads; returns them. Those erased before are not erased again.
+
+    The chain of each gets an entry first that says who, why and how many bodies. Raises `run-not-ended`.
+    """
+    threads = [row["thread_id"] for row in await _rows(conn, "hold", tenant=tenant, runs=list(run_ids))]
+    found = [Run.of(row) for row in await _rows(conn, "lock", tenant=tenant, threads=threads)]
+    if still := [str(run.run_id) for run in found if run.closed_at is None]:
+        raise RUN_OPEN.because(f"{_listed(still)} {'has' if len(still) == 1 else 'have'} not.", runs=still)
+    left = [run for run in found if run.erased_at is None]
+    ids = [run.run_id for run in left]
+    given: dict[str, Any] = {"tenant": tenant, "runs": ids, "threads": threads, "at": at}
+    counted = {row["run_id"]: row["bodies"] for row in await _rows(conn, "bodies", **given)}
+    for run in left:
+        await append(conn, run, [("erased", by, {"why": why, "bodies": counted.get(run.run_id, 0)})], at=at)
+    for what in ("bodies", *_EACH):
+        await _execute(conn, f"erase_{what}", **given)
+    return left
+
+
+async def retention(conn: Conn, tenant: str) -> int | None:
+    """How many days the tenant itself says that it keeps its payloads."""
+    rows = await _rows(conn, "retention", tenant=tenant)
+    return rows[0]["days"] if rows else None
+
+
+async def keep(conn: Conn, tenant: str, days: int, *, by: str, at: datetime) -> None:
+    """Let the tenant say so. The database refuses less than the floor."""
+    await _execute(conn, "keep", tenant=tenant, days=days, by=by, at=at)
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+
+
+async def _rows(conn: Conn, query: str, **params: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = await (await _execute(conn, query, **params)).fetchall()
+    return found
+
+
+async def _execute(conn: Conn, query: str, **params: Any) -> Any:
+    return await conn.cursor(row_factory=dict_row).execute(_SQL[query], params)

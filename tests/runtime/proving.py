@@ -1,0 +1,65 @@
+"""What the tests of proof share: keys, trees made now, and bundles as bytes."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from control import audit_verifier
+from control.app import signing_keys
+from control.core.bundle import Report, check
+from control.runtime import signing
+from control.runtime.attestation import Attestor
+from control.runtime.export import exporting
+from control.store import runs, trees
+from control.store.trees import PublicKey
+from control.testing.stage import Stage
+
+
+def attestor(stage: Stage) -> Attestor:
+    """What makes trees, as a process that has just started has it."""
+    return Attestor(stage.app.database, signing_keys(stage.app.settings))
+
+
+async def create_key(stage: Stage) -> PublicKey:
+    async with stage.control.transaction() as conn:
+        return await signing.bring_in(conn, signing_keys(stage.app.settings), by="tester", at=await runs.now(conn))
+
+
+async def rotate_key(stage: Stage) -> PublicKey:
+    """As the command does it: the old private key is gone after."""
+    keys = signing_keys(stage.app.settings)
+    async with stage.control.transaction() as conn:
+        old = keys.active(await trees.keys(conn))
+        new = await signing.rotate(conn, keys, by="tester", at=await runs.now(conn))
+    assert old and old.file
+    old.file.unlink()
+    return new
+
+
+async def bundle(stage: Stage, run_id: UUID | None = None, **chosen: Any) -> bytes:
+    """An export, as the file would be."""
+    keys = signing_keys(stage.app.settings)
+    async with exporting(stage.app.database, stage.control.tenant, keys, run_id=run_id, **chosen) as export:
+        return b"".join([line async for line in export.lines()])
+
+
+def verdict(data: bytes, *trusted: bytes) -> Report:
+    """Ours, after making sure that the single-file verifier agrees."""
+    lines = list(io.BytesIO(data))  # at line feeds alone, as a file opened for bytes gives them
+    report = check(lines, trusted=trusted, verifies=signing.verifies)
+    verifier = audit_verifier.Verifier(lines, trusted)
+    try:
+        verifier.verify()
+    except audit_verifier.Changed as changed:
+        assert report.fault, f"ours finds nothing, the other: line {verifier.number}: {changed}"
+    else:
+        assert not report.fault, f"the other finds nothing, ours: {report.fault}"
+        assert (report.entries, report.erased) == (verifier.entries, verifier.erased)
+    return report
+
+
+def folder(stage: Stage) -> Path:
+    return stage.app.settings.audit_folder
