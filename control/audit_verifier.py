@@ -66,7 +66,7 @@ def merkle_root(leaves: list[bytes]) -> bytes:
     return sha256(b"\1" + merkle_root(leaves[:split]) + merkle_root(leaves[split:]))
 
 
-def root_of_path(leaf: bytes, place: int, size: int, path: list[bytes]) -> bytes:
+def root_of_path(leaf: bytes, place: int, *, size: int, path: list[bytes]) -> bytes:
     """The root that a leaf leads to; `path` holds the hashes of its neighbours, from the lowest to the highest."""
     if size == 1:
         return leaf if not path else refuse("the proof is too long")
@@ -74,8 +74,8 @@ def root_of_path(leaf: bytes, place: int, size: int, path: list[bytes]) -> bytes
         refuse("the proof is too short")
     split = 1 << (size - 1).bit_length() - 1
     if place < split:
-        return sha256(b"\1" + root_of_path(leaf, place, split, path[:-1]) + path[-1])
-    return sha256(b"\1" + path[-1] + root_of_path(leaf, place - split, size - split, path[:-1]))
+        return sha256(b"\1" + root_of_path(leaf, place, size=split, path=path[:-1]) + path[-1])
+    return sha256(b"\1" + path[-1] + root_of_path(leaf, place - split, size=size - split, path=path[:-1]))
 
 
 class Verifier:
@@ -237,7 +237,8 @@ class Verifier:
         if tree is None or not 0 <= place < tree["size"]:
             refuse("a proof from a tree that is not here")
         leaf = sha256(b"\0" + f"{named}{seq}|".encode() + hashes[seq])
-        if root_of_path(leaf, place, tree["size"], [unhex(step) for step in proof["path"]]).hex() != tree["root"]:
+        path = [unhex(step) for step in proof["path"]]
+        if root_of_path(leaf, place, size=tree["size"], path=path).hex() != tree["root"]:
             refuse("the proof does not lead to the root of its tree")
 
     def _seal(self, opening: dict[str, Any], frame: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -127,6 +128,8 @@ def doctor(
     assert main is not None
     address = Address.of(main, direct.get_secret_value() if direct else None)
     checked = list(checks(address))
+    if all(check.holds for check in checked):
+        checked.append(asyncio.run(_newest(address, given)))
     healthy = all(check.holds for check in checked)
     told = _Told(limit, as_json=as_json)
     for check in checked:
@@ -139,14 +142,31 @@ def doctor(
     raise typer.Exit(0 if healthy and not told.found else REFUSED)
 
 
+async def _newest(address: Address, given: Settings) -> Check:
+    """Whether the database is at least as new as it was when this installation last saw it."""
+    from control.app import signing_keys
+    from control.runtime.attestation import Attestor
+    from control.store.database import Database
+    from control.store.doctor import Check
+
+    database = Database(address, size=1)
+    await database.open()
+    try:
+        behind = await Attestor(database, signing_keys(given)).behind()
+    finally:
+        await database.close()
+    says = " ".join(map(str, behind)) or "every tree that was seen from here is in it"
+    return Check("newest", not behind, says)
+
+
 def _examine(address: Address, given: Settings, told: _Told, *, tenant: str) -> None:
     from control.runtime.doctor import examine
     from control.store.doctor import cases
 
     for case in cases(address, tenant):
-        findings, entries = examine(case, crash_limit=given.crash_limit)
-        told.count.update(runs=1, entries=entries)
-        for finding in findings:
+        examined = examine(case, crash_limit=given.crash_limit)
+        told.count.update(runs=1, entries=examined.entries, erased=examined.erased)
+        for finding in examined.findings:
             told.finding(finding)
 
 
@@ -179,14 +199,17 @@ class _Told:
                     "checks": [asdict(check) for check in checks],
                     "runs": self.count["runs"],
                     "entries": self.count["entries"],
+                    "erased": self.count["erased"],
                     "findings": self.listed,
                     "found": self.found,
                 }
             )
             return
         more = f", of which {self._limit} are listed" if self.found > self._limit else ""
+        erased = self.count["erased"]
+        told = f" {erased} run{' was' if erased == 1 else 's were'} erased, and not replayed;" if erased else ""
         output.say(
-            f"{self.count['runs']} runs and {self.count['entries']} ledger entries examined: "
+            f"{self.count['runs']} runs and {self.count['entries']} ledger entries examined:{told} "
             f"{self.found or 'no'} finding{'' if self.found == 1 else 's'}{more}."
         )
 

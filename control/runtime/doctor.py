@@ -2,7 +2,8 @@
 
 A run's status is worked out three ways that share no code: as the row stores it, from the row's own facts
 (`core.run_status`), and from the run's ledger alone (`core.audit`). The ledger's chain is verified against the head
-that the run keeps. A difference is a bug or a tampered row, and is reported as a finding.
+that the run keeps, and against the tree that gathered it last. What was erased is not replayed. A difference is a bug
+or a tampered row, and is reported as a finding.
 """
 
 from __future__ import annotations
@@ -41,11 +42,15 @@ class Reading:
     entries: int = 0
     fault: str | None = None
     erased: bool = False
+    gathered: tuple[int, int, bytes] | None = None
+    rewritten: bool = False
 
     def through(self, entries: Iterable[Entry]) -> Iterator[Entry]:
         """Pass the entries on, and keep the account of them."""
         for entry in entries:
             self.entries += 1
+            if self.gathered and self.gathered[1] == entry.seq:
+                self.rewritten = self.gathered[2] != entry.hash
             self.erased = self.erased or entry.erased
             if self.fault is None and not self.erased:
                 self._fold(entry)
@@ -59,19 +64,32 @@ class Reading:
             self.fault = f"entry {entry.seq} cannot be replayed: {error or type(error).__name__}"
 
 
-def examine(case: Case, *, crash_limit: int) -> tuple[list[Finding], int]:
-    """What is wrong with one run, and how many entries its ledger has. `crash_limit` is the installation's."""
-    reading = Reading()
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What is wrong with one run, how many entries its ledger has, and whether it was erased, and so not replayed."""
+
+    findings: list[Finding]
+    entries: int
+    erased: bool
+
+
+def examine(case: Case, *, crash_limit: int) -> Examined:
+    """Hold one run against its facts and its ledger. `crash_limit` is the installation's."""
+    reading = Reading(gathered=case.gathered)
     found = verify(reading.through(case.entries), head=case.head)
     for _ in reading.through(case.entries):  # a break ends the verification before the ledger ends
         pass
     drifts = [("ledger chain", "broken at entry " + str(found.seq), found.why)] if found else []
+    if case.gathered and (reading.rewritten or reading.entries < case.gathered[1]):
+        number, seq, _ = case.gathered
+        drifts.append(("ledger", f"not as tree {number} gathered it", f"the entry {seq} that it had then"))
     if case.run is None:
         drifts = [("run", "missing", f"a run, since there is a ledger of {reading.entries} entries")]
     else:
         drifts += _by_facts(case, crash_limit=crash_limit)
         drifts += _by_ledger(case, reading, crash_limit=crash_limit)
-    return [Finding(case.tenant, case.run_id, *drift) for drift in drifts], reading.entries
+    findings = [Finding(case.tenant, case.run_id, *drift) for drift in drifts]
+    return Examined(findings, reading.entries, reading.erased)
 
 
 Drift = tuple[str, str, str]

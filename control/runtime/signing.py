@@ -180,7 +180,7 @@ def _read(pem: bytes, file: Path | None) -> PrivateKey:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    where = str(file or "CONTROL_AUDIT_KEY")
+    where = str(file or "The setting CONTROL_AUDIT_KEY")
     try:
         key = load_pem_private_key(pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):

@@ -57,7 +57,10 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A run to examine; `run` is None where only its ledger is left. `entries` must be read before the next case."""
+    """A run to examine; `run` is None where only its ledger is left. `entries` must be read before the next case.
+
+    `gathered` is where its ledger stood when a tree gathered it last: the tree's number, the entry's, and its hash.
+    """
 
     tenant: str
     run_id: UUID
@@ -65,6 +68,7 @@ class Case:
     asked: Questions
     head: bytes
     entries: Iterator[Entry]
+    gathered: tuple[int, int, bytes] | None = None
 
 
 def checks(address: Address) -> Iterator[Check]:
@@ -104,13 +108,16 @@ def _page(conn: psycopg.Connection[Any], tenant: str, *, after: UUID, limit: int
         last: UUID | None = rows[-1]["run_id"] if len(rows) == limit else None
         asked = _questions(conn, tenant, [row["run_id"] for row in rows])
         found = {row["run_id"]: (Run.of(row), bytes(row["ledger_hash"])) for row in rows}
+        stretch = {"tenant": tenant, "after": after, "upto": last}
+        leaves = {row[0]: (row[1], row[2], bytes(row[3])) for row in conn.execute(_SQL["leaves"], stretch)}
         with conn.cursor(name="entries", row_factory=class_row(_Row)) as cursor:
             cursor.itersize = _FETCH
-            cursor.execute(_SQL["entries"], {"tenant": tenant, "after": after, "upto": last})
+            cursor.execute(_SQL["entries"], stretch)
             ledgers = groupby(cursor, key=attrgetter("run_id"))
             for run_id, rows_of_run in _all(sorted(found), ledgers):
                 run, head = found.get(run_id, (None, START))
-                yield Case(tenant, run_id, run, asked[run_id], head, _entries(rows_of_run))
+                entries, gathered = _entries(rows_of_run), leaves.get(run_id)
+                yield Case(tenant, run_id, run, asked[run_id], head, entries, gathered)
     return last
 
 

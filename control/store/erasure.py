@@ -29,7 +29,10 @@ FLOOR_DAYS: Final = 180
 """No payload is deleted for its age alone before this. The table `retention` has the same floor."""
 
 _SQL: Final = read("erasure")
-_EACH: Final = ("checkpoints", "input", "approvals", "waits", "signals", "effects", "subjects", "runs")
+_EACH: Final = (
+    "erase_bodies", "erase_checkpoints", "erase_input", "erase_approvals", "erase_waits", "erase_signals",
+    "erase_effects", "erase_subjects", "erase_runs",
+)  # fmt: skip
 Conn = AsyncConnection[Any]
 
 
@@ -58,8 +61,8 @@ async def erase(conn: Conn, tenant: str, run_ids: Sequence[UUID], *, by: str, wh
     counted = {row["run_id"]: row["bodies"] for row in await _rows(conn, "bodies", **given)}
     for run in left:
         await append(conn, run, [("erased", by, {"why": why, "bodies": counted.get(run.run_id, 0)})], at=at)
-    for what in ("bodies", *_EACH):
-        await _execute(conn, f"erase_{what}", **given)
+    for query in _EACH:
+        await _execute(conn, query, **given)
     return left
 
 

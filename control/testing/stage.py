@@ -43,6 +43,7 @@ class Stage:
     control: Control
     conninfo: str
     worker: Worker | None = None
+    task: asyncio.Task[None] | None = None
 
     def acting(self, *roles: str, id: str = "somebody", **about: Any) -> Control:
         """The commands, as given by somebody with these roles; `about` are other fields of `Principal`."""
@@ -77,11 +78,16 @@ class Stage:
     def kinds(self, run_id: UUID) -> list[str]:
         return [str(entry.kind) for entry in self.ledger(run_id)]
 
+    async def worker_stops(self) -> None:
+        """Wait until the worker ends by itself; raises what ended it."""
+        assert self.task is not None, "there is no worker"
+        await asyncio.shield(self.task)
+
     @asynccontextmanager
     async def working(self) -> AsyncIterator[Worker]:
         """A worker, in this process, until the block ends; then it drains. Others may work meanwhile."""
         before, worker = self.worker, self.app.worker()
-        self.worker, task = worker, asyncio.create_task(worker.run(), name="worker")
+        self.worker, self.task = worker, (task := asyncio.create_task(worker.run(), name="worker"))
         try:
             yield worker
         finally:
@@ -112,9 +118,10 @@ def tester(tenant: str = "default") -> Principal:
     return Principal("tester", tenant, roles=frozenset({"admin"}))
 
 
-_ENTRIES = "select seq, at, kind, actor, epoch, body, hash from control.ledger where run_id = %s order by seq"
+_ENTRIES = "select seq, at, kind, actor, epoch, body, hash, digest from control.ledger where run_id = %s order by seq"
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:
-    seq, at, kind, actor, epoch, body, link = row
-    return Entry(seq, at, Kind(kind), actor, epoch, json.loads(body), hash=bytes(link))
+    seq, at, kind, actor, epoch, body, link, digest = row
+    known = json.loads(body) if body is not None else {}
+    return Entry(seq, at, Kind(kind), actor, epoch, known, hash=bytes(link), digest=bytes(digest))

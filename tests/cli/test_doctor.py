@@ -45,7 +45,7 @@ class Patient:
             finding
             for tenant in tenants(address)
             for case in cases(address, tenant, page=page)
-            for finding in examine(case, crash_limit=5)[0]
+            for finding in examine(case, crash_limit=5).findings
         ]
 
     def tamper(self, statement: str, *params: object) -> None:
@@ -166,18 +166,44 @@ def test_a_tampered_ledger_is_found(patient: Patient, statement: str, says: str)
     assert patient.found()["ledger chain"].follows == says
 
 
+async def test_a_ledger_rewritten_from_its_start_is_found_by_the_tree(patient: Patient) -> None:
+    """Every hash is computed anew, and so is the head that the run keeps: the chain itself says nothing."""
+    gathered = [case.gathered for case in cases(Address.of(patient.conninfo, login=True), "default")]
+    assert all(gathered), "the worker's last act is to gather what it saw"
+    run = patient.runs["count"]
+    patient.tamper("update control.ledger set actor = 'eve' where run_id = %s and seq = 1", run)
+    with psycopg.connect(patient.conninfo) as conn:
+        conn.execute("set session_replication_role = replica")
+        conn.execute(
+            "update control.ledger l set hash = made.hash"
+            " from (select seq, control.chain(link) over (order by seq) as hash from ("
+            "   select 0 as seq, %(start)s::bytea as link union all"
+            "   select seq, control.link(seq, at, kind, actor, epoch, digest)"
+            "   from control.ledger where run_id = %(run)s) t) made where l.run_id = %(run)s and l.seq = made.seq",
+            {"run": run, "start": bytes(32)},
+        )
+        conn.execute(
+            "update control.run r set ledger_hash = (select hash from control.ledger l where l.run_id = r.run_id"
+            " order by seq desc limit 1) where run_id = %s", (run,),
+        )  # fmt: skip
+    assert list(patient.found()) == ["ledger"]
+    assert patient.found()["ledger"].stored.startswith("not as tree ")
+
+
 def test_a_run_that_is_gone_and_one_without_its_ledger_are_found(patient: Patient) -> None:
     patient.tamper("delete from control.run where run_id = %s", patient.runs["count"])
     assert patient.found()["run"].stored == "missing"
     with psycopg.connect(patient.conninfo) as conn:
         conn.execute("set session_replication_role = replica")
         conn.execute("delete from control.ledger")
-    assert [(f.run_id, f.what) for f in patient.findings()] == [(patient.runs["pay"], "ledger chain")]
+    assert [(f.run_id, f.what) for f in patient.findings()] == [
+        (patient.runs["pay"], "ledger chain"), (patient.runs["pay"], "ledger"),
+    ]  # fmt: skip
 
 
-def test_an_erased_body_leaves_the_chain_whole(patient: Patient) -> None:
+def test_a_body_that_went_without_a_record_is_found(patient: Patient) -> None:
     patient.tamper("update control.ledger set body = null where run_id = %s and seq = 3", patient.runs["count"])
-    assert patient.findings() == []
+    assert patient.found()["ledger chain"].follows == "Its content is gone, and no entry says who erased it."
 
 
 def test_every_run_is_examined_once_whatever_the_page(patient: Patient) -> None:
@@ -186,7 +212,8 @@ def test_every_run_is_examined_once_whatever_the_page(patient: Patient) -> None:
         seen = []
         for case in cases(address, "default", page=page):
             seen.append(case.run_id)
-            assert examine(case, crash_limit=5) == ([], pytest.approx(10, abs=6))
+            examined = examine(case, crash_limit=5)
+            assert (examined.findings, examined.entries) == ([], pytest.approx(10, abs=6))
         assert seen == sorted(patient.runs.values())
 
 
@@ -206,7 +233,7 @@ def test_the_command_exits_by_what_it_finds(cli: Cli, conninfo: str) -> None:
     healthy = cli("doctor", "--json")
     assert (healthy.code, healthy.json["healthy"], healthy.json["runs"]) == (0, True, 2)
     named = [check["name"] for check in healthy.json["checks"]]
-    assert named == ["schema", "address", "roles", "row security", "ledger"]
+    assert named == ["schema", "address", "roles", "row security", "ledger", "newest"]
     assert cli("doctor").out.endswith("2 runs and 2 ledger entries examined: no findings.\n")
 
     Patient(conninfo, {}).tamper("update control.run set status = 'failed' where run_id = %s", run)

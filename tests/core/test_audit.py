@@ -185,6 +185,8 @@ def test_entries_that_only_tell_something_change_no_fact() -> None:
         Kind.EFFECT_ENDED,
         Kind.TASK_FAILED,
         Kind.REFUSED,
+        Kind.ERASED,
+        Kind.RESTORED,
     }
     book = asked_and_suspended()
     before = book.account()

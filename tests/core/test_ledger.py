@@ -26,7 +26,7 @@ drafts = st.lists(
         Entry,
         seq=st.just(0),
         at=st.integers(0, 10**12).map(lambda us: AT + timedelta(microseconds=us)),
-        kind=st.sampled_from(Kind),
+        kind=st.sampled_from([kind for kind in Kind if kind is not Kind.ERASED]),
         actor=st.sampled_from(["ana", "worker:1", "a|b", "zoë", ""]),
         epoch=st.integers(0, 9),
         body=st.dictionaries(st.text(max_size=4), st.none() | st.integers() | st.text(max_size=4), max_size=2),
@@ -111,11 +111,30 @@ def test_a_truncation_shows_against_the_known_head_only(entries: list[Entry], da
 
 
 @given(chains, st.data())
-def test_erasing_a_body_keeps_the_chain(entries: list[Entry], data: st.DataObject) -> None:
-    place = data.draw(st.integers(0, len(entries) - 1))
-    erased = replace(entries[place], body={}, digest=sha256(canonical(entries[place].body)).digest())
-    assert erased.erased
-    assert verify([*entries[:place], erased, *entries[place + 1 :]], head=entries[-1].hash) is None
+def test_an_erasure_on_record_keeps_the_chain(entries: list[Entry], data: st.DataObject) -> None:
+    """All bodies before the record are gone, and all after it are there. Anything else is found."""
+    full = [replace(entry, body=entry.body | {"k": 1}) for entry in entries]
+    place = data.draw(st.integers(1, len(full)))
+    whole = chain(
+        [*full[:place], Entry(0, AT, Kind.ERASED, "ana", 1, {"why": "asked", "bodies": place}), *full[place:]]
+    )
+    gone = [without_body(entry) for entry in whole]
+    assert all(entry.erased for entry in gone)
+    head = whole[-1].hash
+    assert verify([*gone[:place], *whole[place:]], head=head) is None
+    spared = data.draw(st.integers(0, place - 1))
+    left = [whole[i] if i == spared else gone[i] for i in range(place)]
+    assert verify([*left, *whole[place:]]) == Break(spared + 1, "Its content is said to be erased, and stands here.")
+    more = [*gone[:place], gone[place], *whole[place + 1 :]]
+    assert verify(more) == Break(place + 1, "It is the record of an erasure, and was erased itself.")
+    if place < len(full):
+        secret = data.draw(st.integers(place + 1, len(full)))
+        taken = [*gone[:place], *(gone[i] if i == secret else whole[i] for i in range(place, len(whole)))]
+        assert verify(taken) == Break(secret + 1, "Its content is gone, and no entry says who erased it.")
+
+
+def without_body(entry: Entry) -> Entry:
+    return replace(entry, body={}, digest=sha256(canonical(entry.body)).digest())
 
 
 def test_a_break_says_what_is_wrong() -> None:

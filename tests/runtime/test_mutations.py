@@ -21,7 +21,7 @@ from control.runtime.commands.erase import erase_runs
 from control.runtime.commands.pause import pause
 from control.runtime.commands.start import start
 from control.testing.database import Databases
-from control.testing.stage import Stage, staged
+from control.testing.stage import Stage, staged, tester
 from tests.cli import troupe
 from tests.runtime.mutations import KINDS, Originals, lines, written
 from tests.runtime.mutations import records as parsed
@@ -57,16 +57,11 @@ async def _exported(conninfo: str) -> tuple[Originals, bytes]:
 
 async def _foreign(stage: Stage) -> bytes:
     """Another tenant's, in the same database and under the same keys."""
-    control = stage.app.control(by="bo", workflows=True)
-    theirs = Stage(stage.app, type(control)(**_fields(control) | {"tenant": "theirs"}), stage.conninfo)
+    theirs = Stage(stage.app, stage.app.control(principal=tester("theirs"), workflows=True), stage.conninfo)
     run = await start(theirs.control, "count", {"amount": 1})
     await theirs.until(run.run_id, "succeeded")
     await attestor(theirs).attest("theirs", wait=True)
     return await bundle(theirs)
-
-
-def _fields(value: object) -> dict[str, object]:
-    return {name: getattr(value, name) for name in type(value).__dataclass_fields__}  # type: ignore[attr-defined]  # it is a dataclass
 
 
 def hunt(originals: Originals, trusted: bytes, *, count: int, seed: int) -> Counter[str]:

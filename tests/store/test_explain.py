@@ -34,6 +34,9 @@ insert into control.approval (tenant, run_id, interrupt_id, checkpoint_id, node,
                               opened_at, decision)
 select tenant, run_id, 'i', 'c', 'n', 'approval', 't', '{}', '', created_at,
        case when status <> 'queued' then 'approved' end from control.run;
+insert into control.ledger (tenant, run_id, seq, at, kind, actor, epoch, body, digest, hash)
+select tenant, run_id, 1, created_at, 'accepted', 'ana', 0, repeat('x', 300), '', ''
+from control.run order by created_at;
 insert into control.worker (worker_id, kind, host, pid, lease_until, ended_at)
 select gen_random_uuid(), 'worker', 'h', i, now() - interval '1 day', now() from generate_series(1, 5000) i;
 """
@@ -128,6 +131,20 @@ CASES: Final[dict[str, tuple[str, str, str, dict[str, Any], str]]] = {
         "lost",
         {"grace": timedelta(seconds=2), "limit": 200, "worker_id": uuid4()},
         "run_claimed",
+    ),
+    "what has aged": (
+        "control_flush",
+        "erasure",
+        "aged",
+        {"tenant": "tenant-7", "before": datetime.now(UTC) - timedelta(hours=16), "limit": 100},
+        "run_closed",
+    ),
+    "heads that moved lately": (
+        "control_flush",
+        "trees",
+        "moved_since",
+        {"tenant": "tenant-7", "since": datetime.now(UTC) - timedelta(minutes=2), "limit": 10_000},
+        "ledger_at",
     ),
     "blocked runs": (
         "control_claim",

@@ -23,6 +23,8 @@ SHARED: Final = frozenset(
         "control.migration",
         "control.worker",
         "control.living",
+        "control.lineage",
+        "control.signing_key",
         "checkpoint_migrations",
         "store_migrations",
         "vector_migrations",
@@ -42,6 +44,10 @@ ROWS: Final = {  # a row of tenant %(t)s with its run %(r)s and its thread %(h)s
     " values (%(t)s, %(r)s, 's', 'null', 'me', now())",
     "control.effect": "(tenant, run_id, effect_key, name, kind, state, epoch, began_at)"
     " values (%(t)s, %(r)s, 'k', 'n', 'effect', 'began', 1, now())",
+    "control.run_subject": "(tenant, run_id, subject) values (%(t)s, %(r)s, 'them')",
+    "control.retention": "(tenant, days, set_by, set_at) values (%(t)s, 200, 'me', now())",
+    "control.tree": "(tenant, number, at, size, text, digest) values (%(t)s, 1, now(), 0, '{}', '')",
+    "control.tree_leaf": "(tenant, number, place, run_id, seq, hash) values (%(t)s, 1, 0, %(r)s, 1, '')",
     "control.ledger": "(tenant, run_id, seq, at, kind, actor, epoch, body, digest, hash)"
     " values (%(t)s, %(r)s, 1, now(), 'accepted', 'me', 0, '{}', '', '')",
     "control.policy": "(tenant, version, digest, text, applied_at, applied_by)"
@@ -76,7 +82,7 @@ def peopled(databases: Databases) -> Iterator[str]:
         migrate(conninfo)
         for tenant in ("ours", "theirs"):
             fence = claimed(conninfo, tenant=tenant, thread=f"{tenant}-thread")
-            for table in ROWS.keys() - set(MADE) - {"store_vectors"}:
+            for table in (name for name in ROWS if name not in (*MADE, "store_vectors")):  # a leaf after its tree
                 execute(conninfo, inserting(table), {"t": tenant, "r": fence.run_id, "h": fence.thread_id})
             execute(conninfo, inserting("store_vectors"), {"t": tenant})
         yield conninfo

@@ -14,7 +14,7 @@ from control.core.problem import Refusal
 from control.settings import Settings, env_name, example, read
 from tests.tidy import ROOT, Source, assert_clean, faults, python
 
-UNITS: Final = ("_s", "_mb", "_limit", "_slots", "_threads", "_usd")
+UNITS: Final = ("_s", "_mb", "_days", "_limit", "_slots", "_threads", "_usd")
 
 
 @pytest.fixture(autouse=True)

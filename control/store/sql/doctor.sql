@@ -58,6 +58,13 @@ select run_id, interrupt_id, kind, node, opened_at, due_at, signal, fired_at is 
 from control.wait
 where tenant = %(tenant)s and run_id = any (%(runs)s) and delivered_at is null and withdrawn_at is null;
 
+-- :name leaves
+-- Where the ledgers of some runs stood when a tree gathered them last.
+-- locks: none
+select distinct on (run_id) run_id, number, seq, hash from control.tree_leaf
+where tenant = %(tenant)s and run_id > %(after)s and (%(upto)s::uuid is null or run_id <= %(upto)s::uuid)
+order by run_id, seq desc;
+
 -- :name entries
 -- The ledgers of all runs after one id, up to another where there is one; also of runs that are gone.
 -- locks: none
