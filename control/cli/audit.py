@@ -107,9 +107,7 @@ def export(
         async with attesting(ctx) as (control, attestor):
             run_id = await find(control, run) if run else None
             await attestor.attest(control.tenant, wait=True)
-            async with exporting(
-                control.database, control.tenant, attestor.keys, run_id=run_id, since=after
-            ) as exported:
+            async with exporting(control, attestor.keys, run_id=run_id, since=after) as exported:
                 await _written(exported.lines(), to)
                 return exported.signed_by, len(exported.heads)
 
@@ -157,6 +155,7 @@ def accept_restore(
 
     async def act() -> int:
         async with attesting(ctx) as (control, attestor):
+            await control.permit("erase")  # what was lost is given up for good
             return (await attestor.accept_restore(control.tenant, by=control.by, reason=reason)).number
 
     number = asyncio.run(act())

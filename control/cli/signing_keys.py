@@ -11,6 +11,7 @@ from control.cli.options import AsJson
 from control.cli.session import settings, with_control
 
 if TYPE_CHECKING:
+    from control.policy.port import Resource
     from control.runtime.commands import Control
     from control.runtime.signing import PrivateKey
     from control.store.trees import PublicKey
@@ -29,6 +30,7 @@ def create(ctx: typer.Context, *, as_json: AsJson = False) -> None:
         from control.runtime import signing
         from control.store import runs
 
+        await control.permit("manage_keys", _ours(control))
         async with control.transaction() as conn:
             return await signing.bring_in(conn, keys, by=control.by, at=await runs.now(conn))
 
@@ -49,6 +51,7 @@ def rotate(ctx: typer.Context, *, as_json: AsJson = False) -> None:
         from control.runtime import signing
         from control.store import runs, trees
 
+        await control.permit("manage_keys", _ours(control))
         async with control.transaction() as conn:
             old = keys.active(await trees.keys(conn))
             return await signing.rotate(conn, keys, by=control.by, at=await runs.now(conn)), old
@@ -92,6 +95,13 @@ def listed(ctx: typer.Context, *, as_json: AsJson = False) -> None:
         output.console().print(output.table(columns, cells))
     else:
         output.say("No key signs the ledger; `control audit key create` makes one.")
+
+
+def _ours(control: Control) -> Resource:
+    """The signing key as policy sees it: no person's own."""
+    from control.policy.port import Resource
+
+    return Resource("Key", "signing", control.tenant, {"owner": "installation"})
 
 
 def _where(here: bool) -> str:

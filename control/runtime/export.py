@@ -18,10 +18,11 @@ from control.core.bundle import entry_record, line, seal_text
 from control.core.ledger import microseconds
 from control.core.problem import Problem
 from control.core.tree import SEAL_DOMAIN
+from control.runtime.commands import Control
 from control.runtime.signing import Keys, PrivateKey
 from control.store import bundles, trees
 from control.store.bundles import Head
-from control.store.database import Connection, Database
+from control.store.database import Connection
 
 NOTHING_TO_EXPORT: Final = Problem(
     code="nothing-to-export",
@@ -97,11 +98,12 @@ class Export:
 
 @asynccontextmanager
 async def exporting(
-    database: Database, tenant: str, keys: Keys, *, run_id: UUID | None = None, since: datetime | None = None
+    control: Control, keys: Keys, *, run_id: UUID | None = None, since: datetime | None = None
 ) -> AsyncIterator[Export]:
-    """An export on a connection and a snapshot of its own."""
-    async with bundles.snapshot(database, tenant) as conn:
-        yield Export(conn, tenant, keys, run_id, since)
+    """An export on a connection and a snapshot of its own. Raises `not-permitted`."""
+    await control.permit("export")
+    async with bundles.snapshot(control.database, control.tenant) as conn:
+        yield Export(conn, control.tenant, keys, run_id, since)
 
 
 def _sealed(

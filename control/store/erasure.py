@@ -7,7 +7,7 @@ threads, interrupts and effects. A person's data has no business in them; `run_s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -46,10 +46,13 @@ async def aged(conn: Conn, tenant: str, *, before: datetime, limit: int) -> list
     return [row["run_id"] for row in await _rows(conn, "aged", tenant=tenant, before=before, limit=limit)]
 
 
-async def erase(conn: Conn, tenant: str, run_ids: Sequence[UUID], *, by: str, why: str, at: datetime) -> list[Run]:
+async def erase(
+    conn: Conn, tenant: str, run_ids: Sequence[UUID], *, by: str, why: Mapping[str, Any], at: datetime
+) -> list[Run]:
     """Erase these runs and all others on their threads; returns them. Those erased before are not erased again.
 
-    The chain of each gets an entry first that says who, why and how many bodies. Raises `run-not-ended`.
+    The chain of each gets an entry first that says who, why (with what permits it) and how many bodies. Raises
+    `run-not-ended`.
     """
     threads = [row["thread_id"] for row in await _rows(conn, "hold", tenant=tenant, runs=list(run_ids))]
     found = [Run.of(row) for row in await _rows(conn, "lock", tenant=tenant, threads=threads)]
@@ -60,7 +63,7 @@ async def erase(conn: Conn, tenant: str, run_ids: Sequence[UUID], *, by: str, wh
     given: dict[str, Any] = {"tenant": tenant, "runs": ids, "threads": threads, "at": at}
     counted = {row["run_id"]: row["bodies"] for row in await _rows(conn, "bodies", **given)}
     for run in left:
-        await append(conn, run, [("erased", by, {"why": why, "bodies": counted.get(run.run_id, 0)})], at=at)
+        await append(conn, run, [("erased", by, {**why, "bodies": counted.get(run.run_id, 0)})], at=at)
     for query in _EACH:
         await _execute(conn, query, **given)
     return left

@@ -42,7 +42,7 @@ async def rotate_key(stage: Stage) -> PublicKey:
 async def bundle(stage: Stage, run_id: UUID | None = None, **chosen: Any) -> bytes:
     """An export, as the file would be."""
     keys = signing_keys(stage.app.settings)
-    async with exporting(stage.app.database, stage.control.tenant, keys, run_id=run_id, **chosen) as export:
+    async with exporting(stage.control, keys, run_id=run_id, **chosen) as export:
         return b"".join([line async for line in export.lines()])
 
 

@@ -82,7 +82,9 @@ async def lived(stage: Stage, secret: str, *subjects: str, thread: str | None = 
     await stage.until(run.run_id, "awaiting_input")
     await decide(control, run.run_id, Word.ANSWERED, answer={"text": secret}, note=f"note {secret}")
     await stage.until(run.run_id, "awaiting_approval")
-    await decide(control, run.run_id, Word.APPROVED, note=f"fine, {secret}")
+    async with control.transaction() as conn:
+        asked = (await control.facts(conn, await stage.run(run.run_id))).asks[0].interrupt_id
+    await decide(control, run.run_id, Word.APPROVED, interrupt_id=asked, note=f"fine, {secret}")
     await signal(control, run.run_id, "window", payload=f"unheard {secret}")
     await stage.until(run.run_id, "waiting")
     await signal(control, run.run_id, "door", payload=f"open {secret}")
@@ -139,7 +141,8 @@ async def test_nothing_of_a_person_is_left_anywhere(database: str) -> None:
             assert [entry.hash for entry in after[:-1]] == [entry.hash for entry in entries]
             assert all(entry.erased for entry in after[:-1])
             assert (after[-1].kind, after[-1].actor) == ("erased", "tester")
-            assert after[-1].body == {"why": "she asked for it", "bodies": len(entries)}
+            said = after[-1].body
+            assert (said["why"], said["bodies"]) == ("she asked for it", len(entries)) and said["rules"]
             assert [sentence.text for sentence in tell(after)][-1].startswith("Tester erased what it had carried")
             assert ERASED in [sentence.text for sentence in tell(after)]
         assert (await stage.run(erased)).status == "succeeded"
@@ -175,6 +178,10 @@ async def test_only_what_has_ended_is_erased_and_that_whole_or_not_at_all(databa
             await erase_person(stage.control, "Ana", why="she asked for it")
         assert refused.value.facts["runs"] == [str(waiting.run_id)]
         assert holding(database, SECRET) and before["control.ledger"] == dump(database)["control.ledger"]
+        with pytest.raises(Refusal, match="You may not do this"):
+            await erase_person(stage.acting("operator"), "Ana", why="curious")
+        with pytest.raises(Refusal, match="You may not do this"):
+            await erase_runs(stage.acting("operator"), [ended], why="curious")
         with pytest.raises(Refusal, match="No run is about this person"):
             await erase_person(stage.control, "Nobody", why="x")
         await cancel(stage.control, waiting.run_id)

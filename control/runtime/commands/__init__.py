@@ -22,6 +22,7 @@ from control.core.principal import Principal
 from control.core.problem import Problem
 from control.core.run_status import RunStatus, derive
 from control.core.verdict import Permit
+from control.policy.port import Resource
 from control.runtime.authority import Authority, Grant, resource
 from control.runtime.rules_in_force import in_force
 from control.store import runs
@@ -70,6 +71,14 @@ class Control:
     async def authority(self, conn: Connection) -> Authority:
         """What the principal may do, under the policy in force in this transaction. Raises `policy-invalid`."""
         return Authority(await in_force(conn, self.tenant), self.principal)
+
+    async def permit(self, action: str, on: Resource | None = None) -> Grant:
+        """The permit for what is done outside a run's life cycle, to the tenant as a whole unless to something in it.
+
+        Raises `not-permitted`, `agreement-needed`.
+        """
+        async with self.transaction() as conn:
+            return (await self.authority(conn)).require(action, on or Resource("Tenant", self.tenant, self.tenant))
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

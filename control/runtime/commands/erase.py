@@ -12,6 +12,8 @@ from typing import Final
 from uuid import UUID
 
 from control.core.problem import Problem
+from control.core.run_status import Status
+from control.runtime.authority import resource
 from control.runtime.commands import Control
 from control.store import erasure, runs
 from control.store.erasure import FLOOR_DAYS
@@ -33,22 +35,28 @@ _PAGE: Final = 100  # runs erased in one transaction
 
 
 async def erase_person(control: Control, subject: str, *, why: str) -> list[Run]:
-    """Erase every run about a person, whole or not at all. Raises `no-such-subject`, `run-not-ended`."""
+    """Erase every run about a person, whole or not at all. Raises `no-such-subject`, `run-not-ended`,
+    `not-permitted`."""
+    grant = await control.permit("erase")
     async with control.database.scope("control_flush", control.tenant) as conn:
         found = await erasure.about(conn, control.tenant, subject)
         if not found:
             raise NOBODY.because("Their runs have been erased already, or there never was one.")
-        at = await runs.now(conn)
-        return await erasure.erase(conn, control.tenant, found, by=control.by, why=why, at=at)
+        said, at = {"why": why} | grant.body, await runs.now(conn)
+        return await erasure.erase(conn, control.tenant, found, by=control.by, why=said, at=at)
 
 
 async def erase_runs(control: Control, run_ids: Sequence[UUID], *, why: str) -> list[Run]:
-    """Erase these runs and all on their threads, whole or not at all. Raises `no-such-run`, `run-not-ended`."""
-    async with control.database.scope("control_flush", control.tenant) as conn:
+    """Erase these runs and all on their threads, whole or not at all. Raises `no-such-run`, `run-not-ended`,
+    `not-permitted`."""
+    async with control.transaction() as conn:
+        authority, said = await control.authority(conn), {"why": why}
         for run_id in run_ids:
-            await runs.read_run(conn, control.tenant, run_id)
+            run = await runs.read_run(conn, control.tenant, run_id)
+            said |= authority.require("erase", resource(run, Status(run.status))).body
+    async with control.database.scope("control_flush", control.tenant) as conn:
         at = await runs.now(conn)
-        return await erasure.erase(conn, control.tenant, run_ids, by=control.by, why=why, at=at)
+        return await erasure.erase(conn, control.tenant, run_ids, by=control.by, why=said, at=at)
 
 
 async def prune(control: Control, *, days: int) -> int:
@@ -56,7 +64,7 @@ async def prune(control: Control, *, days: int) -> int:
 
     Page by page, each in a transaction: what was erased when it is interrupted stays erased.
     """
-    erased = 0
+    grant, erased = await control.permit("erase"), 0
     while True:
         async with control.database.scope("control_flush", control.tenant) as conn:
             own = await erasure.retention(conn, control.tenant)
@@ -65,7 +73,7 @@ async def prune(control: Control, *, days: int) -> int:
             found = await erasure.aged(conn, control.tenant, before=before, limit=_PAGE)
             if not found:
                 return erased
-            why = f"kept for {kept} days"
+            why = {"why": f"kept for {kept} days"} | grant.body
             erased += len(await erasure.erase(conn, control.tenant, found, by=control.by, why=why, at=at))
 
 
@@ -73,5 +81,6 @@ async def retain(control: Control, days: int) -> None:
     """Set how long the tenant keeps its payloads. Raises `retention-below-floor`."""
     if days < FLOOR_DAYS:
         raise BELOW_FLOOR.because(f"{days} days were asked for.", days=days, floor=FLOOR_DAYS)
+    await control.permit("erase")
     async with control.transaction() as conn:
         await erasure.keep(conn, control.tenant, days, by=control.by, at=await runs.now(conn))
