@@ -224,7 +224,7 @@ def test_a_wall_that_was_taken_down_is_found(database: str) -> None:
         conn.execute("alter table control.effect no force row level security")
         conn.execute("alter table control.ledger disable trigger ledger_is_append_only")
     faults = {check.name: check.says for check in checks(address) if not check.holds}
-    assert faults == {"row security": "not forced on effect", "ledger": "off: ledger_is_append_only"}
+    assert faults == {"row security": "missing on effect", "ledger": "off: ledger_is_append_only"}
 
 
 def test_the_command_exits_by_what_it_finds(cli: Cli, conninfo: str) -> None:
