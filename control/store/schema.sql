@@ -32,6 +32,21 @@ CREATE FUNCTION control.commanded_tenant() RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$ select current_setting('control.tenant', true) $$;
 
+CREATE FUNCTION control.erase_only() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+    if tg_op = 'UPDATE' and old.kind <> 'erased' and old.body is not null and new.body is null
+       and (to_jsonb(new) - 'body') = (to_jsonb(old) - 'body')
+       and exists (select from control.ledger e
+                   where e.tenant = old.tenant and e.run_id = old.run_id and e.seq > old.seq and e.kind = 'erased'
+                     and e.body is not null and e.xmin = pg_current_xact_id()::xid) then
+        return new;
+    end if;
+    raise exception using errcode = 'CTL01', message = 'the ledger is append-only',
+        hint = 'Record a correction as a new entry.';
+end $$;
+
 CREATE FUNCTION control.flushed_tenants() RETURNS text[]
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$ select string_to_array(current_setting('control.tenants', true), ',') $$;
@@ -154,6 +169,13 @@ CREATE TABLE control.ledger (
 
 ALTER TABLE ONLY control.ledger FORCE ROW LEVEL SECURITY;
 
+CREATE TABLE control.lineage (
+    one boolean DEFAULT true NOT NULL,
+    lineage uuid NOT NULL,
+    since timestamp with time zone DEFAULT control.clock() NOT NULL,
+    CONSTRAINT lineage_one_check CHECK (one)
+);
+
 CREATE VIEW control.living AS
  SELECT (objid)::bigint AS lock_id
    FROM pg_locks
@@ -181,6 +203,16 @@ CREATE TABLE control.policy (
 );
 
 ALTER TABLE ONLY control.policy FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE control.retention (
+    tenant control.tenant_id NOT NULL,
+    days integer NOT NULL,
+    set_by text NOT NULL,
+    set_at timestamp with time zone NOT NULL,
+    CONSTRAINT retention_floor CHECK ((days >= 180))
+);
+
+ALTER TABLE ONLY control.retention FORCE ROW LEVEL SECURITY;
 
 CREATE TABLE control.run (
     tenant control.tenant_id NOT NULL,
@@ -229,6 +261,7 @@ CREATE TABLE control.run (
     since timestamp with time zone NOT NULL,
     due_at timestamp with time zone,
     closed_at timestamp with time zone,
+    erased_at timestamp with time zone,
     CONSTRAINT run_fit_check CHECK ((fit = ANY (ARRAY['fits'::text, 'changed'::text])))
 )
 WITH (fillfactor='70');
@@ -243,6 +276,15 @@ CREATE TABLE control.run_input (
 );
 
 ALTER TABLE ONLY control.run_input FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE control.run_subject (
+    tenant control.tenant_id NOT NULL,
+    subject text NOT NULL,
+    run_id uuid NOT NULL,
+    CONSTRAINT run_subject_subject_check CHECK (((subject <> ''::text) AND (length(subject) <= 255)))
+);
+
+ALTER TABLE ONLY control.run_subject FORCE ROW LEVEL SECURITY;
 
 CREATE TABLE control.signal (
     tenant control.tenant_id NOT NULL,
@@ -265,6 +307,19 @@ ALTER TABLE control.signal ALTER COLUMN n ADD GENERATED ALWAYS AS IDENTITY (
     CACHE 1
 );
 
+CREATE TABLE control.signing_key (
+    key_id text NOT NULL,
+    public bytea NOT NULL,
+    replaces text,
+    made_by text NOT NULL,
+    since timestamp with time zone NOT NULL,
+    text text NOT NULL,
+    signature bytea NOT NULL,
+    CONSTRAINT signing_key_key_id_check CHECK ((key_id ~ '^[0-9a-f]{16}$'::text)),
+    CONSTRAINT signing_key_public_check CHECK ((length(public) = 32)),
+    CONSTRAINT signing_key_signature_check CHECK ((length(signature) = 64))
+);
+
 CREATE TABLE control.thread (
     tenant control.tenant_id NOT NULL,
     thread_id text NOT NULL,
@@ -273,6 +328,33 @@ CREATE TABLE control.thread (
 );
 
 ALTER TABLE ONLY control.thread FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE control.tree (
+    tenant control.tenant_id NOT NULL,
+    number bigint NOT NULL,
+    at timestamp with time zone NOT NULL,
+    size integer NOT NULL,
+    text text NOT NULL,
+    digest bytea NOT NULL,
+    restored boolean DEFAULT false NOT NULL,
+    key_id text,
+    signature bytea,
+    CONSTRAINT tree_check CHECK (((key_id IS NULL) = (signature IS NULL))),
+    CONSTRAINT tree_number_check CHECK ((number > 0))
+);
+
+ALTER TABLE ONLY control.tree FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE control.tree_leaf (
+    tenant control.tenant_id NOT NULL,
+    number bigint NOT NULL,
+    place integer NOT NULL,
+    run_id uuid NOT NULL,
+    seq bigint NOT NULL,
+    hash bytea NOT NULL
+);
+
+ALTER TABLE ONLY control.tree_leaf FORCE ROW LEVEL SECURITY;
 
 CREATE TABLE control.wait (
     tenant control.tenant_id NOT NULL,
@@ -327,11 +409,17 @@ ALTER TABLE ONLY control.effect
 ALTER TABLE ONLY control.ledger
     ADD CONSTRAINT ledger_pkey PRIMARY KEY (tenant, run_id, seq);
 
+ALTER TABLE ONLY control.lineage
+    ADD CONSTRAINT lineage_pkey PRIMARY KEY (one);
+
 ALTER TABLE ONLY control.migration
     ADD CONSTRAINT migration_pkey PRIMARY KEY (version);
 
 ALTER TABLE ONLY control.policy
     ADD CONSTRAINT policy_pkey PRIMARY KEY (tenant, version);
+
+ALTER TABLE ONLY control.retention
+    ADD CONSTRAINT retention_pkey PRIMARY KEY (tenant);
 
 ALTER TABLE ONLY control.run_input
     ADD CONSTRAINT run_input_pkey PRIMARY KEY (tenant, run_id);
@@ -339,14 +427,35 @@ ALTER TABLE ONLY control.run_input
 ALTER TABLE ONLY control.run
     ADD CONSTRAINT run_pkey PRIMARY KEY (tenant, run_id);
 
+ALTER TABLE ONLY control.run_subject
+    ADD CONSTRAINT run_subject_pkey PRIMARY KEY (tenant, subject, run_id);
+
+ALTER TABLE ONLY control.run_subject
+    ADD CONSTRAINT run_subject_tenant_run_id_subject_key UNIQUE (tenant, run_id, subject);
+
 ALTER TABLE ONLY control.signal
     ADD CONSTRAINT signal_pkey PRIMARY KEY (tenant, run_id, n);
+
+ALTER TABLE ONLY control.signing_key
+    ADD CONSTRAINT signing_key_pkey PRIMARY KEY (key_id);
+
+ALTER TABLE ONLY control.signing_key
+    ADD CONSTRAINT signing_key_replaces_key UNIQUE (replaces);
 
 ALTER TABLE ONLY control.thread
     ADD CONSTRAINT thread_pkey PRIMARY KEY (tenant, thread_id);
 
 ALTER TABLE ONLY control.thread
     ADD CONSTRAINT thread_thread_id_key UNIQUE (thread_id);
+
+ALTER TABLE ONLY control.tree_leaf
+    ADD CONSTRAINT tree_leaf_pkey PRIMARY KEY (tenant, number, place);
+
+ALTER TABLE ONLY control.tree_leaf
+    ADD CONSTRAINT tree_leaf_tenant_run_id_seq_key UNIQUE (tenant, run_id, seq);
+
+ALTER TABLE ONLY control.tree
+    ADD CONSTRAINT tree_pkey PRIMARY KEY (tenant, number);
 
 ALTER TABLE ONLY control.wait
     ADD CONSTRAINT wait_pkey PRIMARY KEY (tenant, run_id, interrupt_id);
@@ -359,9 +468,13 @@ ALTER TABLE ONLY control.worker
 
 CREATE INDEX approval_open ON control.approval USING btree (tenant, opened_at, run_id) WHERE (decision IS NULL);
 
+CREATE INDEX ledger_at ON control.ledger USING brin (at) WITH (pages_per_range='16', autosummarize='on');
+
 CREATE INDEX run_claimable ON control.run USING btree (tenant, priority DESC, created_at, run_id) WHERE ((status = 'queued'::text) AND (worker_id IS NULL));
 
 CREATE INDEX run_claimed ON control.run USING btree (worker_id) INCLUDE (tenant) WHERE (worker_id IS NOT NULL);
+
+CREATE INDEX run_closed ON control.run USING btree (tenant, closed_at) WHERE ((closed_at IS NOT NULL) AND (erased_at IS NULL));
 
 CREATE INDEX run_due ON control.run USING btree (due_at) WHERE ((due_at IS NOT NULL) AND (worker_id IS NULL));
 
@@ -377,9 +490,25 @@ CREATE INDEX run_unfit ON control.run USING btree (workflow) WHERE ((fit = 'chan
 
 CREATE INDEX worker_living ON control.worker USING btree (lease_until) WHERE (ended_at IS NULL);
 
-CREATE TRIGGER ledger_is_append_only BEFORE DELETE OR UPDATE ON control.ledger FOR EACH ROW EXECUTE FUNCTION control.refuse_change();
+CREATE TRIGGER ledger_is_append_only BEFORE DELETE OR UPDATE ON control.ledger FOR EACH ROW EXECUTE FUNCTION control.erase_only();
 
 CREATE TRIGGER ledger_is_never_truncated BEFORE TRUNCATE ON control.ledger FOR EACH STATEMENT EXECUTE FUNCTION control.refuse_change();
+
+CREATE TRIGGER lineage_is_append_only BEFORE DELETE OR UPDATE ON control.lineage FOR EACH ROW EXECUTE FUNCTION control.refuse_change();
+
+CREATE TRIGGER lineage_is_never_truncated BEFORE TRUNCATE ON control.lineage FOR EACH STATEMENT EXECUTE FUNCTION control.refuse_change();
+
+CREATE TRIGGER signing_key_is_append_only BEFORE DELETE OR UPDATE ON control.signing_key FOR EACH ROW EXECUTE FUNCTION control.refuse_change();
+
+CREATE TRIGGER signing_key_is_never_truncated BEFORE TRUNCATE ON control.signing_key FOR EACH STATEMENT EXECUTE FUNCTION control.refuse_change();
+
+CREATE TRIGGER tree_is_append_only BEFORE DELETE OR UPDATE ON control.tree FOR EACH ROW EXECUTE FUNCTION control.refuse_change();
+
+CREATE TRIGGER tree_is_never_truncated BEFORE TRUNCATE ON control.tree FOR EACH STATEMENT EXECUTE FUNCTION control.refuse_change();
+
+CREATE TRIGGER tree_leaf_is_append_only BEFORE DELETE OR UPDATE ON control.tree_leaf FOR EACH ROW EXECUTE FUNCTION control.refuse_change();
+
+CREATE TRIGGER tree_leaf_is_never_truncated BEFORE TRUNCATE ON control.tree_leaf FOR EACH STATEMENT EXECUTE FUNCTION control.refuse_change();
 
 ALTER TABLE ONLY control.approval
     ADD CONSTRAINT approval_tenant_run_id_fkey FOREIGN KEY (tenant, run_id) REFERENCES control.run(tenant, run_id) ON DELETE CASCADE;
@@ -390,11 +519,23 @@ ALTER TABLE ONLY control.effect
 ALTER TABLE ONLY control.run_input
     ADD CONSTRAINT run_input_tenant_run_id_fkey FOREIGN KEY (tenant, run_id) REFERENCES control.run(tenant, run_id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY control.run_subject
+    ADD CONSTRAINT run_subject_tenant_run_id_fkey FOREIGN KEY (tenant, run_id) REFERENCES control.run(tenant, run_id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY control.run
     ADD CONSTRAINT run_tenant_thread_id_fkey FOREIGN KEY (tenant, thread_id) REFERENCES control.thread(tenant, thread_id);
 
 ALTER TABLE ONLY control.signal
     ADD CONSTRAINT signal_tenant_run_id_fkey FOREIGN KEY (tenant, run_id) REFERENCES control.run(tenant, run_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY control.signing_key
+    ADD CONSTRAINT signing_key_replaces_fkey FOREIGN KEY (replaces) REFERENCES control.signing_key(key_id);
+
+ALTER TABLE ONLY control.tree
+    ADD CONSTRAINT tree_key_id_fkey FOREIGN KEY (key_id) REFERENCES control.signing_key(key_id);
+
+ALTER TABLE ONLY control.tree_leaf
+    ADD CONSTRAINT tree_leaf_tenant_number_fkey FOREIGN KEY (tenant, number) REFERENCES control.tree(tenant, number);
 
 ALTER TABLE ONLY control.wait
     ADD CONSTRAINT wait_tenant_run_id_fkey FOREIGN KEY (tenant, run_id) REFERENCES control.run(tenant, run_id) ON DELETE CASCADE;
@@ -415,13 +556,21 @@ CREATE POLICY command ON control.ledger TO control_command USING (((tenant)::tex
 
 CREATE POLICY command ON control.policy TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
 
+CREATE POLICY command ON control.retention TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
+
 CREATE POLICY command ON control.run TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
 
 CREATE POLICY command ON control.run_input TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
 
+CREATE POLICY command ON control.run_subject TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
+
 CREATE POLICY command ON control.signal TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
 
 CREATE POLICY command ON control.thread TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
+
+CREATE POLICY command ON control.tree TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
+
+CREATE POLICY command ON control.tree_leaf TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
 
 CREATE POLICY command ON control.wait TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
 
@@ -435,13 +584,21 @@ CREATE POLICY flush ON control.ledger TO control_flush USING (((tenant)::text = 
 
 CREATE POLICY flush ON control.policy FOR SELECT TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
 
+CREATE POLICY flush ON control.retention TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
+
 CREATE POLICY flush ON control.run TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
 
 CREATE POLICY flush ON control.run_input TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
 
+CREATE POLICY flush ON control.run_subject TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
+
 CREATE POLICY flush ON control.signal TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
 
 CREATE POLICY flush ON control.thread TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
+
+CREATE POLICY flush ON control.tree TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
+
+CREATE POLICY flush ON control.tree_leaf TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
 
 CREATE POLICY flush ON control.wait TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
 
@@ -449,13 +606,21 @@ ALTER TABLE control.ledger ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE control.policy ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE control.retention ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE control.run ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE control.run_input ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE control.run_subject ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE control.signal ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE control.thread ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE control.tree ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE control.tree_leaf ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE control.wait ENABLE ROW LEVEL SECURITY;
 
@@ -479,6 +644,12 @@ GRANT SELECT,INSERT ON TABLE control.ledger TO control_command;
 GRANT SELECT,INSERT ON TABLE control.ledger TO control_flush;
 GRANT INSERT ON TABLE control.ledger TO control_claim;
 
+GRANT UPDATE(body) ON TABLE control.ledger TO control_flush;
+
+GRANT SELECT ON TABLE control.lineage TO control_command;
+GRANT SELECT ON TABLE control.lineage TO control_flush;
+GRANT SELECT ON TABLE control.lineage TO control_claim;
+
 GRANT SELECT ON TABLE control.living TO control_command;
 GRANT SELECT ON TABLE control.living TO control_flush;
 GRANT SELECT ON TABLE control.living TO control_claim;
@@ -489,6 +660,9 @@ GRANT SELECT ON TABLE control.migration TO control_claim;
 
 GRANT SELECT,INSERT ON TABLE control.policy TO control_command;
 GRANT SELECT ON TABLE control.policy TO control_flush;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE control.retention TO control_command;
+GRANT SELECT ON TABLE control.retention TO control_flush;
 
 GRANT SELECT,INSERT,UPDATE ON TABLE control.run TO control_command;
 GRANT SELECT,INSERT,UPDATE ON TABLE control.run TO control_flush;
@@ -563,12 +737,28 @@ GRANT SELECT(closed_at) ON TABLE control.run TO control_claim;
 
 GRANT SELECT,INSERT ON TABLE control.run_input TO control_command;
 GRANT SELECT ON TABLE control.run_input TO control_claim;
+GRANT SELECT,DELETE ON TABLE control.run_input TO control_flush;
+
+GRANT SELECT,INSERT ON TABLE control.run_subject TO control_command;
+GRANT SELECT,DELETE ON TABLE control.run_subject TO control_flush;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE control.signal TO control_command;
 GRANT SELECT,DELETE ON TABLE control.signal TO control_flush;
 
+GRANT SELECT,INSERT ON TABLE control.signing_key TO control_command;
+GRANT SELECT ON TABLE control.signing_key TO control_flush;
+GRANT SELECT ON TABLE control.signing_key TO control_claim;
+
 GRANT SELECT,INSERT ON TABLE control.thread TO control_command;
 GRANT SELECT,INSERT ON TABLE control.thread TO control_flush;
+
+GRANT UPDATE(created_at) ON TABLE control.thread TO control_flush;
+
+GRANT SELECT ON TABLE control.tree TO control_command;
+GRANT SELECT,INSERT ON TABLE control.tree TO control_flush;
+
+GRANT SELECT ON TABLE control.tree_leaf TO control_command;
+GRANT SELECT,INSERT ON TABLE control.tree_leaf TO control_flush;
 
 GRANT SELECT,INSERT,UPDATE ON TABLE control.wait TO control_command;
 GRANT SELECT,INSERT,UPDATE ON TABLE control.wait TO control_flush;
