@@ -33,6 +33,7 @@ from control.store.serde import StrictSerializer
 from control.store.session import Session
 
 if TYPE_CHECKING:  # imported where they are made: a command that only decides or looks needs no LangGraph runtime
+    from control.runtime.authentication import Authentication
     from control.runtime.worker import Worker
     from control.runtime.workflows import Workflow
     from control.store.saver import ControlSaver
@@ -141,11 +142,14 @@ async def opened(
 
 @asynccontextmanager
 async def commanding(settings: Settings, *, by: str | None = None) -> AsyncIterator[Control]:
-    """The commands alone, except those that need a workflow (start, restart). Opens in half the time of `opened`."""
+    """The commands alone, except those that need a workflow (start, restart). Opens in half the time of `opened`.
+
+    Given by whoever the settings' token stands for, or else by whoever runs this process, who may be named by `by`.
+    """
     database = Database(await asyncio.to_thread(address, settings), size=settings.pool_limit)
     await database.open()
     try:
-        yield _control(settings, database, _serde(settings), principal=local_person(settings, by))
+        yield _control(settings, database, _serde(settings), principal=await whoever(settings, database, by))
     finally:
         await database.close()
 
@@ -198,6 +202,28 @@ def _control(
 def local_person(settings: Settings, by: str | None = None) -> Principal:
     """Whoever works on the database itself: named by `by` or by the account, with the roles that settings give."""
     return Principal(by or _person(), settings.tenant, roles=frozenset(settings.local_roles))
+
+
+async def whoever(settings: Settings, database: Database, by: str | None = None) -> Principal:
+    """Who gives orders here. Raises the problems of `Authentication.principal`."""
+    if settings.token is None:
+        return local_person(settings, by)
+    async with authentication(settings, database) as authenticated:
+        return await authenticated.principal(settings.token.get_secret_value())
+
+
+@asynccontextmanager
+async def authentication(settings: Settings, database: Database) -> AsyncIterator[Authentication]:
+    """What tells who sent a credential, with a client of its own for the issuers' keys. Raises `issuers-invalid`."""
+    import httpx
+
+    from control.identity.bearer import Bearers
+    from control.identity.issuers import load
+    from control.runtime.authentication import Authentication
+
+    believed = load(settings.issuers) if settings.issuers is not None else ()
+    async with httpx.AsyncClient() as client:
+        yield Authentication(database, Bearers(believed, client))
 
 
 def _serde(settings: Settings) -> StrictSerializer:

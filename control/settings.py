@@ -72,6 +72,14 @@ class Settings(BaseSettings):
         "The roles of whoever gives orders on the database itself, as this command line does, comma-separated. No"
         " protection: whoever holds the database's address can set it.",
     )
+    token: SecretStr | None = _ours(
+        None,
+        "An API key or a token (JWT): commands act as whoever it stands for, in that tenant. Without it they act as"
+        " whoever runs them.",
+    )
+    issuers: Path | None = _ours(
+        None, "The TOML file that names the issuers whose tokens (JWTs) are accepted. Without it none are."
+    )
     config: Path = _ours("langgraph.json", "The file that names the workflows, in LangGraph's own format.")
     redact: Annotated[tuple[str, ...], NoDecode] = _ours(
         (),

@@ -13,7 +13,7 @@ from typing import Annotated, Final
 
 import typer
 
-from control.cli import audit, database, decide, lifecycle, observe, policy, serve
+from control.cli import audit, database, decide, keys, lifecycle, observe, policy, serve
 from control.cli.failure import guarded
 from control.cli.outcome import exit_codes
 from control.cli.session import Caller
@@ -57,6 +57,7 @@ for panel, verbs in _VERBS.items():
 app.add_typer(audit.audit, name="audit", rich_help_panel="Operate")
 app.add_typer(database.db, name="db", rich_help_panel="Operate")
 app.add_typer(policy.policy, name="policy", rich_help_panel="Operate")
+app.add_typer(keys.keys, name="keys", rich_help_panel="Operate")
 
 
 def main() -> None:

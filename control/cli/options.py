@@ -48,13 +48,24 @@ def instant(given: str | None) -> datetime | None:
     """An instant (ISO 8601; UTC where it names no zone), or a span from now such as 90s, 15min, 2h or 3d."""
     if given is None:
         return None
-    if found := _SPAN.fullmatch(given.strip()):
-        return datetime.now(UTC) + timedelta(**{_UNIT[found[2]]: float(found[1])})
+    if _SPAN.fullmatch(given.strip()):
+        return datetime.now(UTC) + span(given)
     try:
         at = datetime.fromisoformat(given)
     except ValueError:
         raise typer.BadParameter(f"{given!r} is neither an instant, such as 2030-01-31T09:00, nor a span") from None
     return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def span(given: str) -> timedelta:
+    """A span such as 90s, 15min, 2h or 3d."""
+    found = _SPAN.fullmatch(given.strip())
+    if found is None:
+        raise typer.BadParameter(f"{given!r} is no span, such as 90s, 15min, 2h or 3d")
+    try:
+        return timedelta(**{_UNIT[found[2]]: float(found[1])})
+    except OverflowError:
+        raise typer.BadParameter(f"{given!r} is longer than time lasts") from None
 
 
 def identity(given: str | None) -> UUID | None:

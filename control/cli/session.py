@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import typer
 
 if TYPE_CHECKING:
+    from control.core.principal import Principal
     from control.runtime.commands import Control
     from control.settings import Settings
 
@@ -22,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls. None: the settings' tenant, the operating system's user."""
+    """Who calls. None: the settings' tenant, the operating system's user; or whoever CONTROL_TOKEN stands for."""
 
     tenant: str | None = None
     by: str | None = None
@@ -51,17 +52,27 @@ def settings(ctx: typer.Context) -> Settings:
 async def commanding(ctx: typer.Context, *, workflows: bool = False) -> AsyncIterator[Control]:
     """The commands, on an open database; with `workflows` also the graphs, which only starting a run needs.
 
-    Raises the problems of `Database.open`, `config-unreadable` and `graph-unloadable`.
+    Raises the problems of `Database.open` and `Authentication.principal`, `config-unreadable` and `graph-unloadable`.
     """
     from control import app
 
     given, by = settings(ctx), caller(ctx).by
+    if given.token is not None and by is not None:
+        raise typer.BadParameter("CONTROL_TOKEN says who gives orders", param_hint="--by")
     if workflows:
         async with app.opened(given) as opened:
-            yield opened.control(by=by, workflows=True)
+            principal = await app.whoever(given, opened.database, by)
+            _check_tenant(ctx, principal)
+            yield opened.control(principal=principal, workflows=True)
     else:
         async with app.commanding(given, by=by) as control:
+            _check_tenant(ctx, control.principal)
             yield control
+
+
+def _check_tenant(ctx: typer.Context, principal: Principal) -> None:
+    if caller(ctx).tenant not in (None, principal.tenant):
+        raise typer.BadParameter(f"CONTROL_TOKEN is for tenant {principal.tenant}", param_hint="--tenant")
 
 
 def with_control(ctx: typer.Context, act: Callable[[Control], Awaitable[T]], *, workflows: bool = False) -> T:

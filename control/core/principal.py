@@ -5,14 +5,22 @@ A principal is what authentication found out; what it may do is policy's to say.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
+
+TENANT: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.:-]{0,99}")
 
 
 class PrincipalKind(StrEnum):
     PERSON = "person"
     SERVICE = "service"
     AGENT = "agent"
+
+
+IMPERSONAL: Final = ("service:", "agent:", "worker:")
+"""How the ledger's names of what is no person begin. The id of a person never does, or one could pass for the other."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,13 @@ CREATE FUNCTION control.flushed_tenants() RETURNS text[]
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$ select string_to_array(current_setting('control.tenants', true), ',') $$;
 
+CREATE FUNCTION control.keep_revoked() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+    raise exception using errcode = 'CTL02', message = 'a revoked key stays revoked', hint = 'Make another one.';
+end $$;
+
 CREATE FUNCTION control.link(seq bigint, at timestamp with time zone, kind text, actor text, epoch bigint, digest bytea) RETURNS bytea
     LANGUAGE sql STABLE STRICT PARALLEL SAFE
     AS $$ select convert_to(
@@ -60,6 +67,10 @@ CREATE FUNCTION control.link(seq bigint, at timestamp with time zone, kind text,
 CREATE FUNCTION control.lock_class() RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$select 1668183154$$;
+
+CREATE FUNCTION control.presented_digest() RETURNS bytea
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$ select decode(current_setting('control.presented', true), 'hex') $$;
 
 CREATE FUNCTION control.refuse_change() RETURNS trigger
     LANGUAGE plpgsql
@@ -107,6 +118,31 @@ CREATE AGGREGATE control.chain(bytea) (
     STYPE = bytea,
     PARALLEL = safe
 );
+
+CREATE TABLE control.api_key (
+    tenant control.tenant_id NOT NULL,
+    key_id text NOT NULL,
+    digest bytea NOT NULL,
+    name text NOT NULL,
+    kind text NOT NULL,
+    roles text[] NOT NULL,
+    scopes text[],
+    created_by text NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    used_on date,
+    revoked_by text,
+    revoked_at timestamp with time zone,
+    CONSTRAINT api_key_check CHECK ((expires_at > created_at)),
+    CONSTRAINT api_key_check1 CHECK (((revoked_by IS NULL) = (revoked_at IS NULL))),
+    CONSTRAINT api_key_digest_check CHECK ((length(digest) = 32)),
+    CONSTRAINT api_key_key_id_check CHECK ((key_id ~ '^[0-9a-f]{16}$'::text)),
+    CONSTRAINT api_key_kind_check CHECK ((kind = ANY (ARRAY['person'::text, 'service'::text, 'agent'::text]))),
+    CONSTRAINT api_key_name_check CHECK (((name <> ''::text) AND (length(name) <= 200))),
+    CONSTRAINT api_key_roles_check CHECK ((roles <> '{}'::text[]))
+);
+
+ALTER TABLE ONLY control.api_key FORCE ROW LEVEL SECURITY;
 
 CREATE TABLE control.approval (
     tenant control.tenant_id NOT NULL,
@@ -400,6 +436,12 @@ ALTER TABLE control.worker ALTER COLUMN lock_id ADD GENERATED ALWAYS AS IDENTITY
     CACHE 1
 );
 
+ALTER TABLE ONLY control.api_key
+    ADD CONSTRAINT api_key_key_id_key UNIQUE (key_id);
+
+ALTER TABLE ONLY control.api_key
+    ADD CONSTRAINT api_key_pkey PRIMARY KEY (tenant, key_id);
+
 ALTER TABLE ONLY control.approval
     ADD CONSTRAINT approval_pkey PRIMARY KEY (tenant, run_id, interrupt_id);
 
@@ -490,6 +532,8 @@ CREATE INDEX run_unfit ON control.run USING btree (workflow) WHERE ((fit = 'chan
 
 CREATE INDEX worker_living ON control.worker USING btree (lease_until) WHERE (ended_at IS NULL);
 
+CREATE TRIGGER api_key_stays_revoked BEFORE UPDATE ON control.api_key FOR EACH ROW WHEN (((old.revoked_at IS NOT NULL) AND ((new.revoked_at IS DISTINCT FROM old.revoked_at) OR (new.revoked_by IS DISTINCT FROM old.revoked_by)))) EXECUTE FUNCTION control.keep_revoked();
+
 CREATE TRIGGER ledger_is_append_only BEFORE DELETE OR UPDATE ON control.ledger FOR EACH ROW EXECUTE FUNCTION control.erase_only();
 
 CREATE TRIGGER ledger_is_never_truncated BEFORE TRUNCATE ON control.ledger FOR EACH STATEMENT EXECUTE FUNCTION control.refuse_change();
@@ -540,6 +584,8 @@ ALTER TABLE ONLY control.tree_leaf
 ALTER TABLE ONLY control.wait
     ADD CONSTRAINT wait_tenant_run_id_fkey FOREIGN KEY (tenant, run_id) REFERENCES control.run(tenant, run_id) ON DELETE CASCADE;
 
+ALTER TABLE control.api_key ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE control.approval ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY claim ON control.ledger FOR INSERT TO control_claim WITH CHECK (true);
@@ -547,6 +593,8 @@ CREATE POLICY claim ON control.ledger FOR INSERT TO control_claim WITH CHECK (tr
 CREATE POLICY claim ON control.run TO control_claim USING (true);
 
 CREATE POLICY claim ON control.run_input FOR SELECT TO control_claim USING (true);
+
+CREATE POLICY command ON control.api_key TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
 
 CREATE POLICY command ON control.approval TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
 
@@ -606,6 +654,8 @@ ALTER TABLE control.ledger ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE control.policy ENABLE ROW LEVEL SECURITY;
 
+CREATE POLICY presented ON control.api_key FOR SELECT TO control_command USING ((digest = ( SELECT control.presented_digest() AS presented_digest)));
+
 ALTER TABLE control.retention ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE control.run ENABLE ROW LEVEL SECURITY;
@@ -633,6 +683,14 @@ REVOKE ALL ON FUNCTION control.build_walls() FROM PUBLIC;
 REVOKE ALL ON FUNCTION control.remove_walls() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION control.walled_tables() FROM PUBLIC;
+
+GRANT SELECT,INSERT ON TABLE control.api_key TO control_command;
+
+GRANT UPDATE(used_on) ON TABLE control.api_key TO control_command;
+
+GRANT UPDATE(revoked_by) ON TABLE control.api_key TO control_command;
+
+GRANT UPDATE(revoked_at) ON TABLE control.api_key TO control_command;
 
 GRANT SELECT,INSERT,UPDATE ON TABLE control.approval TO control_command;
 GRANT SELECT,INSERT,UPDATE ON TABLE control.approval TO control_flush;

@@ -16,7 +16,7 @@ from tests.cli.conftest import Cli
 
 VERBS = (
     "dev", "worker", "start", "runs", "show", "story", "workers", "approvals", "approve", "reject", "answer", "pause",
-    "resume", "cancel", "retry", "restart", "rewind", "signal", "doctor", "db",
+    "resume", "cancel", "retry", "restart", "rewind", "signal", "doctor", "db", "keys",
 )  # fmt: skip
 
 pytestmark = pytest.mark.usefixtures("conninfo")

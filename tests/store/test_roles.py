@@ -48,6 +48,9 @@ ROWS: Final = {  # a row of tenant %(t)s with its run %(r)s and its thread %(h)s
     "control.retention": "(tenant, days, set_by, set_at) values (%(t)s, 200, 'me', now())",
     "control.tree": "(tenant, number, at, size, text, digest) values (%(t)s, 1, now(), 0, '{}', '')",
     "control.tree_leaf": "(tenant, number, place, run_id, seq, hash) values (%(t)s, 1, 0, %(r)s, 1, '')",
+    "control.api_key": "(tenant, key_id, digest, name, kind, roles, created_by, created_at, expires_at) values (%(t)s,"
+    " substr(md5(%(r)s::text), 1, 16), sha256(%(r)s::text::bytea), 'ci', 'service', '{service}', 'me', now(), now() +"
+    " interval '1 day')",
     "control.ledger": "(tenant, run_id, seq, at, kind, actor, epoch, body, digest, hash)"
     " values (%(t)s, %(r)s, 1, now(), 'accepted', 'me', 0, '{}', '', '')",
     "control.policy": "(tenant, version, digest, text, applied_at, applied_by)"

@@ -14,7 +14,7 @@ from tests.tidy import Source, assert_clean, faults, python
 LAYERS: Final = (
     {"control.core", "control.audit_verifier"},
     {"control.settings"},
-    {"control.store", "control.policy", "control.sdk"},
+    {"control.store", "control.policy", "control.sdk", "control.identity"},
     {"control.runtime"},
     {"control.app"},
     {"control.server", "control.console", "control.cli", "control.__main__"},
