@@ -119,8 +119,9 @@ async def test_an_illegal_verb_changes_nothing(scene: Scene, database: str, cues
 
 @pytest.mark.parametrize("name", ACTED)
 async def test_a_legal_verb_acts(name: str, database: str, cues: Cues) -> None:
-    """Each verb on a run of its own; and the table above names exactly the verbs that are legal."""
-    assert {str(verb) for scene, verb in BECOMES if scene == name} == set(EXPECTED[SCENES[name]].verbs.split())
+    """Each verb that has a command, on a run of its own; and the table above names exactly those that are legal."""
+    legal = {Verb(word) for word in EXPECTED[SCENES[name]].verbs.split()}
+    assert {verb for scene, verb in BECOMES if scene == name} == legal & ACTS.keys()
     async with staged(database, graphs(*ALL)) as stage:
         for verb, becomes in [(verb, word) for (scene, verb), word in BECOMES.items() if scene == name]:
             run_id = await SCENES[name](stage, cues)
