@@ -13,7 +13,7 @@ from typing import Annotated, Final
 
 import typer
 
-from control.cli import audit, database, decide, keys, lifecycle, observe, policy, serve
+from control.cli import assignees, audit, database, decide, delegations, keys, lifecycle, observe, policy, serve
 from control.cli.failure import guarded
 from control.cli.outcome import exit_codes
 from control.cli.session import Caller
@@ -44,6 +44,7 @@ _VERBS: Final[Mapping[str, Mapping[str, Callable[..., None]]]] = {
     "Look": {"runs": observe.runs, "show": observe.show, "story": observe.story, "workers": observe.workers},
     "Decide": {
         "approvals": decide.approvals, "approve": decide.approve, "reject": decide.reject, "answer": decide.answer,
+        "reassign": decide.reassign, "delegate": delegations.delegate,
     },
     "Order": {
         "pause": lifecycle.pause, "resume": lifecycle.resume, "cancel": lifecycle.cancel, "retry": lifecycle.retry,
@@ -54,6 +55,8 @@ _VERBS: Final[Mapping[str, Mapping[str, Callable[..., None]]]] = {
 for panel, verbs in _VERBS.items():
     for name, verb in verbs.items():
         app.command(name, rich_help_panel=panel)(verb)
+app.add_typer(delegations.delegations, name="delegations", rich_help_panel="Decide")
+app.add_typer(assignees.assignees, name="assignees", rich_help_panel="Decide")
 app.add_typer(audit.audit, name="audit", rich_help_panel="Operate")
 app.add_typer(database.db, name="db", rich_help_panel="Operate")
 app.add_typer(policy.policy, name="policy", rich_help_panel="Operate")

@@ -28,6 +28,8 @@ class Action(StrEnum):
     PROPOSE_PLAN = "propose_plan"
     APPLY_POLICY = "apply_policy"
     MANAGE_KEYS = "manage_keys"
+    MANAGE_ASSIGNEES = "manage_assignees"
+    DELEGATE = "delegate"
 
 
 BACK_DOORS: Final = frozenset({

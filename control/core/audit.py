@@ -92,8 +92,41 @@ def _asked(account: Account, entry: Entry) -> Account:
         body["node"],
         entry.at,
         entry.deadline("expires"),
+        due_at=entry.deadline("due"),
+        quorum=body.get("quorum", 1),
     )
     return replace(account, facts=replace(account.facts, asks=(*account.facts.asks, ask)))
+
+
+def _voted(account: Account, entry: Entry) -> Account:
+    if entry.body["vote"] != "yes":
+        return account
+    return _asking(account, entry, lambda ask: replace(ask, voters=(*ask.voters, entry.actor)))
+
+
+def _reassigned(account: Account, entry: Entry) -> Account:
+    taker = entry.body.get("assignee")
+    return _asking(account, entry, lambda ask: replace(ask, assignee=taker or ask.assignee, due_at=_due(entry)))
+
+
+def _escalated(account: Account, entry: Entry) -> Account:
+    return _asking(account, entry, lambda ask: replace(ask, rung=entry.body["rung"], due_at=_due(entry)))
+
+
+def _expired(account: Account, entry: Entry) -> Account:
+    """Its time is over. Where that decides it, the decision follows as an entry of its own."""
+    return _asking(account, entry, lambda ask: replace(ask, expires_at=None, due_at=_due(entry)))
+
+
+def _due(entry: Entry) -> datetime | None:
+    return entry.deadline("due")
+
+
+def _asking(account: Account, entry: Entry, change: Callable[[Ask], Ask]) -> Account:
+    """The account with one open question changed."""
+    name = entry.body["interrupt_id"]
+    asks = tuple(change(ask) if ask.interrupt_id == name else ask for ask in account.facts.asks)
+    return replace(account, facts=replace(account.facts, asks=asks))
 
 
 def _suspended(account: Account, entry: Entry) -> Account:
@@ -221,6 +254,10 @@ CHANGES: Final[Mapping[Kind, Callable[[Account, Entry], Account]]] = {
     Kind.STEPPED: _stepped,
     Kind.ASKED: _asked,
     Kind.SUSPENDED: _suspended,
+    Kind.VOTED: _voted,
+    Kind.REASSIGNED: _reassigned,
+    Kind.ESCALATED: _escalated,
+    Kind.EXPIRED: _expired,
     Kind.DECIDED: _settled,
     Kind.FIRED: _settled,
     Kind.WOKEN: _woken,

@@ -161,7 +161,22 @@ def _question(ask: Ask) -> str:
     if ask.kind is AskKind.DOUBT:
         return f"“{ask.title}” has been in doubt since {clock(ask.since)}: a person must say whether it happened."
     what = "approval" if ask.kind is AskKind.APPROVAL else "answer"
-    return f"“{ask.title}” has waited for an {what} since {clock(ask.since)}."
+    return f"“{ask.title}” has waited for an {what} since {clock(ask.since)}{_votes(ask)}{_desk(ask)}."
+
+
+def _votes(ask: Ask) -> str:
+    """How far the quorum is filled, and by whom."""
+    if ask.quorum == 1 and not ask.voters:
+        return ""
+    said = f", from {', '.join(ask.voters)}" if ask.voters else ""
+    return f": {len(ask.voters)} of {ask.quorum} votes{said}"
+
+
+def _desk(ask: Ask) -> str:
+    """Where it lies, and how far up it has gone."""
+    desk = f"; it lies with {ask.assignee}" if ask.assignee else ""
+    times = "once" if ask.rung == 1 else f"{ask.rung} times"
+    return f"{desk}; it was escalated {times}" if ask.rung else desk
 
 
 def _waits(facts: Facts) -> Sentences:

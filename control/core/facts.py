@@ -80,7 +80,12 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """An open question: nobody decided it, and it still exists on the head."""
+    """An open question: nobody decided it, and it still exists on the head.
+
+    due_at: when the clock does something for it next, such as the next rung of its ladder; where it does nothing before
+    the expiry, None will do. voters: who has said yes so far, of `quorum` that it takes. rung: how often it was
+    escalated.
+    """
 
     interrupt_id: str
     kind: AskKind
@@ -88,6 +93,11 @@ class Ask:
     node: str
     since: datetime
     expires_at: datetime | None = None
+    due_at: datetime | None = None
+    quorum: int = 1
+    voters: tuple[str, ...] = ()
+    rung: int = 0
+    assignee: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,11 @@ class Kind(StrEnum):
     STEPPED = "stepped"
     ASKED = "asked"
     SUSPENDED = "suspended"
+    DELEGATED = "delegated"
+    VOTED = "voted"
+    REASSIGNED = "reassigned"
+    ESCALATED = "escalated"
+    EXPIRED = "expired"
     DECIDED = "decided"
     FIRED = "fired"
     WOKEN = "woken"
@@ -54,8 +59,13 @@ BODY_KEYS: Final[Mapping[Kind, str]] = {
     Kind.ACCEPTED: "workflow thread_id priority not_before? restarted_from? crash_limit?",
     Kind.CLAIMED: "worker",
     Kind.STEPPED: "checkpoint_id step source nodes",
-    Kind.ASKED: "interrupt_id kind node title digest expires_at? expires_in_s? evidence?",
+    Kind.ASKED: "interrupt_id kind node title digest expires_at? expires_in_s? due_in_s? quorum? evidence?",
     Kind.SUSPENDED: "interrupt_id kind node due_at? due_in_s? signal?",
+    Kind.DELEGATED: "interrupt_id giver taker roles from until by",
+    Kind.VOTED: "interrupt_id vote digest roles on_behalf_of? note?",
+    Kind.REASSIGNED: "interrupt_id why assignee? from? due_at?",
+    Kind.ESCALATED: "interrupt_id rung to notify? due_at?",
+    Kind.EXPIRED: "interrupt_id outcome due_at?",
     Kind.DECIDED: "interrupt_id decision digest note?",
     Kind.FIRED: "interrupt_id kind signal?",
     Kind.WOKEN: "why",
@@ -76,8 +86,8 @@ BODY_KEYS: Final[Mapping[Kind, str]] = {
     Kind.RESTORED: "why tree seen_at",
 }
 """The keys of each body; a question mark means that the key may be absent. Instants (`_at`) are ISO 8601 in UTC, spans
-(`_in_s`) seconds from the entry's own instant. What a principal did, or was refused, also holds the keys of `LEAVE`.
-`why` of `woken` is `retry` or `start`: what its time came for."""
+(`_in_s`) seconds from the entry's own instant; `due_at` is when the clock brings something next. What a principal did,
+or was refused, also holds the keys of `LEAVE`. `why` of `woken` is `retry` or `start`: what its time came for."""
 
 LEAVE: Final = ("rules", "policy", "request")
 """What policy said of it: the ids of the rules, the version of the policy, and the request that was decided."""

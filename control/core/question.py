@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from control.core.gate import Gate, read_gate
 from control.core.packet import Packet, Shape, packet_of, packet_text
 
 
@@ -17,7 +18,8 @@ from control.core.packet import Packet, Shape, packet_of, packet_text
 class Question:
     """Something only a person may answer. `packet` is the JSON text shown to them, byte for byte what is stored.
 
-    Only an approval expires, since silence can stand for a no, but not for an input. `evidence` names what was shown.
+    Only an approval expires, since silence can stand for a no, but not for an input; and only an approval has a gate.
+    `evidence` names what was shown.
     """
 
     interrupt_id: str
@@ -27,6 +29,12 @@ class Question:
     schema: Mapping[str, Any] | None
     expires_in: timedelta | None = None
     evidence: tuple[str, ...] = ()
+    gate: Gate | None = None
+
+    @property
+    def due_in(self) -> timedelta | None:
+        """How long after its opening the clock first does something for it."""
+        return self.gate.first_deadline(self.expires_in) if self.gate else self.expires_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +49,14 @@ class Suspension:
 
 
 def recognise(interrupt_id: str, value: Any, schema: Mapping[str, Any] | None) -> Question | Suspension:
-    """What the interrupt is. Never raises: an interrupt that nothing here understands awaits input."""
+    """What the interrupt is: one that nothing here understands awaits input. Raises `gate-invalid` alone: the question
+    must not be asked of whoever comes along.
+    """
     if isinstance(value, Mapping) and value.get("type") == "control.wait":
         return _suspension(interrupt_id, value)
     packet = packet_of(value, schema)
+    given: Mapping[str, Any] = value if packet.shape is Shape.APPROVAL else {}
+    expires_in = _span(given.get("expires_in_s"))
     return Question(
         interrupt_id=interrupt_id,
         kind=_kind(packet),
@@ -52,7 +64,8 @@ def recognise(interrupt_id: str, value: Any, schema: Mapping[str, Any] | None) -
         packet=packet_text(packet.value),
         schema=schema,
         evidence=_evidence(packet),
-        expires_in=_span(value.get("expires_in_s")) if packet.shape is Shape.APPROVAL else None,
+        expires_in=expires_in,
+        gate=None if given.get("gate") is None else read_gate(given["gate"], expires_in),
     )
 
 

@@ -194,8 +194,8 @@ def _never(_: Facts) -> None:
 
 
 def _next_deadline(facts: Facts) -> datetime | None:
-    """The earliest expiry of a question or end of a timer."""
-    expiries = (ask.expires_at for ask in facts.asks)
+    """The earliest expiry of a question, rung of its ladder, or end of a timer."""
+    expiries = (ask.due_at or ask.expires_at for ask in facts.asks)
     timers = (wait.due_at for wait in facts.waits)
     return min((at for at in (*expiries, *timers) if at is not None), default=None)
 

@@ -126,6 +126,46 @@ def _decided(entry: Entry, told: _Told) -> str:
     return f"{person(entry.actor)} {entry.body['decision']} {what}{waited}{seen}{note}."
 
 
+def _delegated(entry: Entry, _: _Told) -> str:
+    body = entry.body
+    giver, taker = person(body["giver"]), person(body["taker"])
+    until = moment(datetime.fromisoformat(body["until"]))
+    by = "" if body["by"] == body["giver"] else f", as {person(body['by'])} had arranged"
+    return f"{taker} stood in for {giver} until {until}{by}."
+
+
+def _voted(entry: Entry, told: _Told) -> str:
+    body = entry.body
+    place = f" for {person(body['on_behalf_of'])}" if body.get("on_behalf_of") else ""
+    note = f", and noted: “{body['note']}”" if body.get("note") else ""
+    return f"{person(entry.actor)} voted {body['vote']}{place} on {_asked_as(entry, told)}{note}."
+
+
+def _reassigned(entry: Entry, told: _Told) -> str:
+    taker = entry.body.get("assignee")
+    if taker is None:
+        return f"Nobody could be found for {_asked_as(entry, told)}: {_clause(entry.body['why'])}."
+    hand = f"{person(entry.actor)} gave" if entry.actor != "clock" else "The control plane gave"
+    return f"{hand} {_asked_as(entry, told)} to {person(taker)}."
+
+
+def _escalated(entry: Entry, told: _Told) -> str:
+    to = listed([spoken(role) for role in entry.body["to"]]) if entry.body["to"] else "those to be told"
+    what = _asked_as(entry, told)
+    return f"Nobody had decided {what}, so it went up to {to}."
+
+
+def _expired(entry: Entry, told: _Told) -> str | None:
+    if entry.body["outcome"] != "escalate":
+        return None  # the decision that silence comes to is told in the next sentence
+    return f"The time to decide {_asked_as(entry, told)} was over."
+
+
+def _asked_as(entry: Entry, told: _Told) -> str:
+    asked = told.questions.get(entry.body["interrupt_id"])
+    return _quoted(asked) if asked else "a question"
+
+
 def _fired(entry: Entry, _: _Told) -> str:
     return "The time it waited for came." if entry.body["kind"] == "timer" else (
         f"The signal “{entry.body.get('signal')}” that it waited for came."
@@ -251,6 +291,11 @@ TELLERS: Final[Mapping[Kind, Callable[[Entry, _Told], str | None]]] = {
     Kind.STEPPED: _silent,  # told by `_journey`
     Kind.ASKED: _asked,
     Kind.SUSPENDED: _suspended,
+    Kind.DELEGATED: _delegated,
+    Kind.VOTED: _voted,
+    Kind.REASSIGNED: _reassigned,
+    Kind.ESCALATED: _escalated,
+    Kind.EXPIRED: _expired,
     Kind.DECIDED: _decided,
     Kind.FIRED: _fired,
     Kind.WOKEN: _woken,

@@ -18,7 +18,8 @@ from control.core.problem import Problem, Refusal
 from control.core.run_status import Status
 from control.core.verdict import Ask, Deny, Permit, Verdict
 from control.policy.port import Policy, Request, Resource
-from control.store.listing import Listed, Waiting
+from control.store.inbox import Waiting
+from control.store.listing import Listed
 from control.store.runs import Run
 
 NOT_PERMITTED: Final = Problem(

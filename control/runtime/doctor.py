@@ -153,6 +153,7 @@ _FACTS: Final[Mapping[str, Callable[[Facts], Any]]] = {
     "pause": lambda facts: _order(facts.pause),
     "cancel": lambda facts: _order(facts.cancel),
     "questions": lambda facts: sorted(ask.interrupt_id for ask in facts.asks),
+    "votes": lambda facts: sorted((ask.interrupt_id, ask.voters, ask.rung, ask.assignee or "") for ask in facts.asks),
     "waits": lambda facts: sorted((wait.interrupt_id, wait.due_at, wait.signal) for wait in facts.waits),
     "answers ready": lambda facts: facts.ready,
     "fit": lambda facts: facts.fit,

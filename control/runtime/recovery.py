@@ -13,7 +13,7 @@ from uuid import UUID
 
 from control.core.execution import Execution
 from control.core.facts import Fit, OutcomeKind
-from control.store import questions, runs
+from control.store import questions, runs, votes
 from control.store.checkpoints import heads
 from control.store.claims import Orphan
 from control.store.database import Connection, Database
@@ -61,14 +61,17 @@ class Recovery:
             return True
 
     async def wake(self, tenant: str, run_id: UUID) -> bool:
-        """Bring about what a run's clock says: fire its timers, expire its approvals, make its retry or start ready."""
+        """Bring about what a run's clock says: fire its timers, escalate, reassign or expire its approvals,
+        make its retry or start ready.
+        """
         async with self._database.scope("control_flush", tenant) as conn:
             run = await runs.lock_run_if_free(conn, tenant, run_id)
             at = await runs.now(conn)
             if run is None or run.worker_id is not None or run.due_at is None or run.due_at > at:
                 return False
-            entries = [*await questions.fire(conn, run, at=at), *await questions.expire(conn, run, at=at)]
-            woken = replace(run, woken_at=at) if entries else run
+            entries = [*await questions.fire(conn, run, at=at), *await votes.lapse(conn, run, at=at)]
+            answered = any(kind in ("fired", "decided") for kind, *_ in entries)
+            woken = replace(run, woken_at=at) if answered else run
             if run.retry_at and run.retry_at <= at:
                 woken = replace(woken, retry_at=None, outcome=None, outcome_at=None, woken_at=at)
                 entries.append(("woken", CLOCK, {"why": "retry"}))

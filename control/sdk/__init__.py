@@ -4,14 +4,14 @@ Nodes stay plain functions and graphs stay plain LangGraph: everything here also
 question is an interrupt and an effect is a call. Under one, questions become approvals whose decision binds, waits hold
 no worker, and effects and model answers outlive the worker that made them.
 
-- `approval`, `ask`: hold the run until somebody answers.
+- `approval`, `ask`: hold the run until somebody answers; a `Rung` says who is asked when nobody does.
 - `wait_until`, `wait_for`, `wait_for_signal`: suspend the run.
 - `effect`, `aeffect`: change something outside, once; `recorded`, `arecorded`: ask a model, once.
 - `Problem`, `Refusal`: say in three lines why a node cannot go on; a refusal is not retried.
 """
 
 from control.core.problem import Problem, Refusal
-from control.sdk.approval import Decision, approval, ask
+from control.sdk.approval import Decision, Rung, approval, ask
 from control.sdk.effect import InDoubt, aeffect, arecorded, effect, recorded
 from control.sdk.ports import Begun, EffectPort
 from control.sdk.wait import wait_for, wait_for_signal, wait_until
@@ -23,6 +23,7 @@ __all__ = [
     "InDoubt",
     "Problem",
     "Refusal",
+    "Rung",
     "aeffect",
     "approval",
     "arecorded",

@@ -15,6 +15,8 @@ from typing import Any, Generic, Literal, TypeVar
 from langgraph.types import interrupt
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, create_model, model_validator
 
+from control.core.gate import read_gate
+
 A = TypeVar("A", bound=BaseModel)
 
 
@@ -30,6 +32,16 @@ class Decision(Generic[A]):
     note: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """A rung of an escalation ladder: once `after` has gone by without a decision, holders of these roles may decide as
+    well, and `notify` is told (addresses, as notifications know them)."""
+
+    after: timedelta
+    to: Sequence[str] = ()
+    notify: Sequence[str] = ()
+
+
 def approval(
     title: str,
     *,
@@ -43,6 +55,15 @@ def approval(
     on_silence: str | None = None,
     reversible: bool | None = None,
     expires_in: timedelta | None = None,
+    quorum: int = 1,
+    roles: Sequence[str] | Mapping[str, int] = (),
+    voters: Sequence[str] = (),
+    four_eyes: bool | Sequence[str] = False,
+    on_timeout: Literal["deny", "escalate", "default"] = "deny",
+    default: A | None = None,
+    ladder: Sequence[Rung] = (),
+    skills: Sequence[str] | None = None,
+    reassign_before: timedelta | None = None,
 ) -> Decision[A]:
     """Ask whether `action` may happen, and return once a permitted person has decided.
 
@@ -51,6 +72,14 @@ def approval(
     for what an approver sets (an amount, a condition); if every field of it has a default, an approval without one
     takes the defaults. Whatever the node did before this line is done again when it is resumed, so put effects behind
     their own `effect(...)`.
+
+    Who must agree, and what silence comes to, is fixed when the question is asked; raises `gate-invalid` where it
+    contradicts itself. `quorum` persons must say yes, and one no settles it. `roles` and `voters` say who may vote:
+    holders of a role, or persons by name; without either, whoever policy lets. A mapping keeps seats of the quorum for
+    a role: `{"finance": 1, "risk": 1}`. `four_eyes`: the run's starter may not approve, nor may those it names. When
+    `expires_in` is over, the answer is no (`deny`), or `default`, or the rest of the `ladder` is climbed and the
+    question stays open (`escalate`). With `skills` it is given to somebody who has them, and `reassign_before` its end
+    to somebody else.
     """
     value = {
         "type": "control.approval",
@@ -65,10 +94,49 @@ def approval(
         "reversible": reversible,
         "expires_in_s": _seconds(expires_in),
     }
+    value |= _gate(
+        expires_in, quorum=quorum, roles=roles, voters=voters, four_eyes=four_eyes, on_timeout=on_timeout,
+        default=default, ladder=ladder, skills=skills, reassign_before=reassign_before,
+    )  # fmt: skip
     given: Any = interrupt(value, response_schema=_verdict(answer))
     approved = given.decision == "approve"
     typed = (given.answer or answer()) if approved and answer is not None else None
     return Decision(approved, typed, given.by, given.at, given.note)
+
+
+def _rung(rung: Rung) -> dict[str, Any]:
+    return {"after_s": rung.after.total_seconds(), "to": list(rung.to), "notify": list(rung.notify)}
+
+
+def _gate(
+    expires_in: timedelta | None,
+    *,
+    quorum: int,
+    roles: Sequence[str] | Mapping[str, int],
+    voters: Sequence[str],
+    four_eyes: bool | Sequence[str],
+    on_timeout: str,
+    default: BaseModel | None,
+    ladder: Sequence[Rung],
+    skills: Sequence[str] | None,
+    reassign_before: timedelta | None,
+) -> dict[str, Any]:
+    """The gate as the approver is shown it, without what goes without saying; nothing for the plainest."""
+    named = {} if default is None else {"default": default.model_dump(mode="json")}
+    gate = {
+        "quorum": quorum,
+        "seats": dict(roles) if isinstance(roles, Mapping) else {},
+        "roles": [] if isinstance(roles, Mapping) else list(roles),
+        "voters": list(voters),
+        "four_eyes": bool(four_eyes),
+        "not_by": [] if isinstance(four_eyes, bool) else list(four_eyes),
+        "on_timeout": on_timeout,
+        "ladder": [_rung(rung) for rung in ladder],
+        "skills": None if skills is None else list(skills),
+        "reassign_before_s": _seconds(reassign_before),
+    }
+    told = read_gate(gate | named, expires_in).as_json() | named
+    return {"gate": told} if told else {}
 
 
 def ask(

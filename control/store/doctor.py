@@ -141,9 +141,7 @@ def _questions(conn: psycopg.Connection[Any], tenant: str, run_ids: list[UUID]) 
         for a in cursor.execute(_SQL["asks"], {"tenant": tenant, "runs": run_ids}):
             ready[a["run_id"]] += a["settled"]
             if not a["settled"]:
-                kind = AskKind(a["kind"])
-                ask = Ask(a["interrupt_id"], kind, a["title"], a["node"], a["opened_at"], a["expires_at"])
-                asks[a["run_id"]].append(ask)
+                asks[a["run_id"]].append(_ask(a))
         for w in cursor.execute(_SQL["waits"], {"tenant": tenant, "runs": run_ids}):
             ready[w["run_id"]] += w["settled"]
             if not w["settled"]:
@@ -152,6 +150,22 @@ def _questions(conn: psycopg.Connection[Any], tenant: str, run_ids: list[UUID]) 
                 waits[w["run_id"]].append(wait)
     return defaultdict(
         Questions, {run_id: Questions(tuple(asks[run_id]), tuple(waits[run_id]), ready[run_id]) for run_id in run_ids}
+    )
+
+
+def _ask(row: Mapping[str, Any]) -> Ask:
+    return Ask(
+        row["interrupt_id"],
+        AskKind(row["kind"]),
+        row["title"],
+        row["node"],
+        row["opened_at"],
+        row["expires_at"],
+        row["due_at"],
+        row["quorum"],
+        tuple(row["voters"]),
+        row["rung"],
+        row["assignee"],
     )
 
 

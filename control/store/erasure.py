@@ -30,8 +30,8 @@ FLOOR_DAYS: Final = 180
 
 _SQL: Final = read("erasure")
 _EACH: Final = (
-    "erase_bodies", "erase_checkpoints", "erase_input", "erase_approvals", "erase_waits", "erase_signals",
-    "erase_effects", "erase_subjects", "erase_runs",
+    "erase_bodies", "erase_checkpoints", "erase_input", "erase_approvals", "erase_votes", "erase_waits",
+    "erase_signals", "erase_effects", "erase_subjects", "erase_runs",
 )  # fmt: skip
 Conn = AsyncConnection[Any]
 

@@ -166,11 +166,14 @@ class Batch:
                 q.packet,
                 _json(q.schema),
                 _text(q.expires_in),
+                _text(q.due_in),
+                _json(q.gate.as_json()) if q.gate else None,
             )
             for fence, a in self._asked()
             if isinstance(q := a.question, Question)
         ]
-        names = ("run", "epoch", "interrupt", "checkpoint", "node", "kind", "title", "packet", "schema", "expires_in")
+        asked = ("run", "epoch", "interrupt", "checkpoint", "node", "kind", "title", "packet", "schema", "expires_in")
+        names = (*asked, "due_in", "gate")
         return self._rare(names, rows)
 
     def waits(self) -> dict[str, Any] | None:

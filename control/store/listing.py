@@ -1,4 +1,4 @@
-"""Lists for people: pages of runs, the questions that wait, a run's ledger and effects, and who works.
+"""Lists for people: pages of runs, a run's ledger and effects, and who works.
 
 Everything is read in the caller's transaction and sees what its role may see. Pages are keyset pages: what a page costs
 does not depend on how many came before it.
@@ -57,26 +57,6 @@ class Listed:
     due_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """A question in the inbox, with the run that asks. `packet` is the JSON text that is shown to whoever answers."""
-
-    tenant: str
-    run_id: UUID
-    workflow: str | None
-    thread_id: str
-    created_by: str
-    priority: int
-    status: str
-    interrupt_id: str
-    node: str
-    kind: str
-    title: str
-    packet: str
-    opened_at: datetime
-    expires_at: datetime | None
-
-
 async def page(
     conn: AsyncConnection[Any],
     tenant: str,
@@ -97,16 +77,6 @@ async def page(
     query, values = narrowed(whole, where, tenant)
     async with conn.cursor(row_factory=class_row(Listed)) as cursor:
         await cursor.execute(query, params | values | {"before_at": before[0], "before_id": before[1]})
-        return await cursor.fetchall()
-
-
-async def inbox(
-    conn: AsyncConnection[Any], tenant: str, *, limit: int, stall_after: timedelta, where: Predicate = ALWAYS
-) -> list[Waiting]:
-    """The open questions of the tenant's runs where the condition holds, oldest first."""
-    query, values = narrowed(_LISTING["inbox"], where, tenant)
-    async with conn.cursor(row_factory=class_row(Waiting)) as cursor:
-        await cursor.execute(query, {"tenant": tenant, "limit": limit, "stall_after": stall_after} | values)
         return await cursor.fetchall()
 
 

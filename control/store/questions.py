@@ -16,8 +16,7 @@ from typing import Any, Final
 from psycopg import AsyncConnection
 from psycopg.rows import class_row, dict_row
 
-from control.core.answer import Said, Word
-from control.core.answer import settle as settle_answer
+from control.core.answer import Word
 from control.core.packet import Packet, packet_of
 from control.core.veto import Given
 from control.store.runs import Entry, Run
@@ -25,7 +24,6 @@ from control.store.sql import read
 
 _APPROVALS: Final = read("approvals")
 _WAITS: Final = read("waits")
-EXPIRED: Final = "Nobody answered in time."
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,21 +105,6 @@ async def decide(
     """Record the one decision of a question. False where it has one already."""
     params = _key(run, interrupt_id=interrupt_id, decision=decision, answer=answer, note=note, by=by, at=at)
     return await (await conn.execute(_APPROVALS["decide"], params)).fetchone() is not None
-
-
-async def expire(conn: AsyncConnection[Any], run: Run, *, at: datetime) -> list[Entry]:
-    """Reject the approvals that nobody decided in time: silence is a no. Returns the ledger's entries."""
-    async with conn.cursor(row_factory=dict_row) as cursor:
-        rows = await (await cursor.execute(_APPROVALS["expired"], _key(run, at=at))).fetchall()
-    entries: list[Entry] = []
-    for row in rows:
-        packet = packet_of(json.loads(row["packet"]), row["schema"])
-        no = settle_answer(packet, Said(Word.REJECTED, note=EXPIRED), by="clock", at=at)
-        answer = json.dumps(no.value, ensure_ascii=False)
-        key = row["interrupt_id"]
-        await decide(conn, run, key, decision=Word.REJECTED, answer=answer, note=EXPIRED, by="clock", at=at)
-        entries.append(decided(key, Word.REJECTED, answer, note=EXPIRED, by="clock"))
-    return entries
 
 
 def decided(interrupt_id: str, word: Word, answer: str, *, note: str | None, by: str) -> Entry:

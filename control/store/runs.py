@@ -235,12 +235,24 @@ async def standing(conn: AsyncConnection[Any], run: Run) -> tuple[Questions, dat
     asks, waits = row["asks"] or (), row["waits"] or ()
     asked = Questions(
         asks=tuple(
-            Ask(key, AskKind(kind), title, node, _instant(since), _instant(until) if until else None)
-            for key, kind, title, node, since, until, decided in asks
+            Ask(
+                key,
+                AskKind(kind),
+                title,
+                node,
+                _instant(since),
+                _at(until),
+                _at(due),
+                quorum,
+                tuple(voters or ()),
+                rung,
+                assignee,
+            )
+            for key, kind, title, node, since, until, due, quorum, voters, rung, assignee, decided in asks
             if not decided
         ),
         waits=tuple(
-            Wait(key, WaitKind(kind), node, _instant(since), _instant(due) if due else None, signal)
+            Wait(key, WaitKind(kind), node, _instant(since), _at(due), signal)
             for key, kind, node, since, due, signal, fired in waits
             if not fired
         ),
@@ -250,6 +262,10 @@ async def standing(conn: AsyncConnection[Any], run: Run) -> tuple[Questions, dat
 
 
 _instant: Final = datetime.fromisoformat
+
+
+def _at(text: str | None) -> datetime | None:
+    return _instant(text) if text else None
 
 
 async def worker_alive(conn: AsyncConnection[Any], run: Run, *, grace: timedelta) -> bool:

@@ -257,6 +257,8 @@ def _opened(asked: Question | Suspension, tenure: Tenure, node: str) -> tuple[st
         digest = sha256(asked.packet.encode()).hexdigest()
         body |= {"title": asked.title, "digest": digest, "expires_in_s": _seconds(asked.expires_in)}
         body |= {"evidence": list(asked.evidence)} if asked.evidence else {}
+        if asked.gate is not None:
+            body |= {"quorum": asked.gate.quorum, "due_in_s": _seconds(asked.due_in)}
         return "asked", tenure.actor, _present(body)
     due_at = asked.due_at.isoformat() if asked.due_at else None
     body |= {"due_at": due_at, "due_in_s": _seconds(asked.span), "signal": asked.signal}

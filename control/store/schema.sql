@@ -163,11 +163,51 @@ CREATE TABLE control.approval (
     decided_by text,
     decided_at timestamp with time zone,
     delivered_at timestamp with time zone,
+    gate jsonb,
+    due_at timestamp with time zone,
+    overdue boolean DEFAULT false NOT NULL,
+    rung smallint DEFAULT 0 NOT NULL,
+    reviews smallint DEFAULT 0 NOT NULL,
+    assignee text,
+    assigned_why text,
     CONSTRAINT approval_decision_check CHECK ((decision = ANY (ARRAY['approved'::text, 'rejected'::text, 'answered'::text, 'superseded'::text]))),
     CONSTRAINT approval_kind_check CHECK ((kind = ANY (ARRAY['approval'::text, 'input'::text, 'doubt'::text])))
 );
 
 ALTER TABLE ONLY control.approval FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE control.assignee (
+    tenant control.tenant_id NOT NULL,
+    name text NOT NULL,
+    roles text[] DEFAULT '{}'::text[] NOT NULL,
+    skills text[] DEFAULT '{}'::text[] NOT NULL,
+    capacity integer NOT NULL,
+    away_until timestamp with time zone,
+    set_by text NOT NULL,
+    set_at timestamp with time zone NOT NULL,
+    CONSTRAINT assignee_capacity_check CHECK (((capacity >= 0) AND (capacity <= 10000))),
+    CONSTRAINT assignee_name_check CHECK ((name <> ''::text))
+);
+
+ALTER TABLE ONLY control.assignee FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE control.delegation (
+    tenant control.tenant_id NOT NULL,
+    delegation_id uuid NOT NULL,
+    giver text NOT NULL,
+    taker text NOT NULL,
+    roles text[] DEFAULT '{}'::text[] NOT NULL,
+    starts_at timestamp with time zone NOT NULL,
+    ends_at timestamp with time zone NOT NULL,
+    made_by text NOT NULL,
+    made_at timestamp with time zone NOT NULL,
+    reason text,
+    revoked_by text,
+    revoked_at timestamp with time zone,
+    CONSTRAINT delegation_check CHECK (((giver <> taker) AND (starts_at < ends_at)))
+);
+
+ALTER TABLE ONLY control.delegation FORCE ROW LEVEL SECURITY;
 
 CREATE TABLE control.effect (
     tenant control.tenant_id NOT NULL,
@@ -392,6 +432,23 @@ CREATE TABLE control.tree_leaf (
 
 ALTER TABLE ONLY control.tree_leaf FORCE ROW LEVEL SECURITY;
 
+CREATE TABLE control.vote (
+    tenant control.tenant_id NOT NULL,
+    run_id uuid NOT NULL,
+    interrupt_id text NOT NULL,
+    voter text NOT NULL,
+    vote text NOT NULL,
+    seat text NOT NULL,
+    roles text[] DEFAULT '{}'::text[] NOT NULL,
+    answer text,
+    digest text NOT NULL,
+    note text,
+    at timestamp with time zone NOT NULL,
+    CONSTRAINT vote_vote_check CHECK ((vote = ANY (ARRAY['yes'::text, 'no'::text])))
+);
+
+ALTER TABLE ONLY control.vote FORCE ROW LEVEL SECURITY;
+
 CREATE TABLE control.wait (
     tenant control.tenant_id NOT NULL,
     run_id uuid NOT NULL,
@@ -444,6 +501,12 @@ ALTER TABLE ONLY control.api_key
 
 ALTER TABLE ONLY control.approval
     ADD CONSTRAINT approval_pkey PRIMARY KEY (tenant, run_id, interrupt_id);
+
+ALTER TABLE ONLY control.assignee
+    ADD CONSTRAINT assignee_pkey PRIMARY KEY (tenant, name);
+
+ALTER TABLE ONLY control.delegation
+    ADD CONSTRAINT delegation_pkey PRIMARY KEY (tenant, delegation_id);
 
 ALTER TABLE ONLY control.effect
     ADD CONSTRAINT effect_pkey PRIMARY KEY (tenant, run_id, effect_key);
@@ -499,6 +562,12 @@ ALTER TABLE ONLY control.tree_leaf
 ALTER TABLE ONLY control.tree
     ADD CONSTRAINT tree_pkey PRIMARY KEY (tenant, number);
 
+ALTER TABLE ONLY control.vote
+    ADD CONSTRAINT vote_pkey PRIMARY KEY (tenant, run_id, interrupt_id, voter, vote);
+
+ALTER TABLE ONLY control.vote
+    ADD CONSTRAINT vote_tenant_run_id_interrupt_id_seat_vote_key UNIQUE (tenant, run_id, interrupt_id, seat, vote);
+
 ALTER TABLE ONLY control.wait
     ADD CONSTRAINT wait_pkey PRIMARY KEY (tenant, run_id, interrupt_id);
 
@@ -508,7 +577,13 @@ ALTER TABLE ONLY control.worker
 ALTER TABLE ONLY control.worker
     ADD CONSTRAINT worker_pkey PRIMARY KEY (worker_id);
 
+CREATE INDEX approval_assigned ON control.approval USING btree (tenant, assignee) WHERE ((decision IS NULL) AND (assignee IS NOT NULL));
+
+CREATE INDEX approval_by_deadline ON control.approval USING btree (tenant, expires_at, opened_at, run_id) WHERE (decision IS NULL);
+
 CREATE INDEX approval_open ON control.approval USING btree (tenant, opened_at, run_id) WHERE (decision IS NULL);
+
+CREATE INDEX delegation_to ON control.delegation USING btree (tenant, taker, giver) WHERE (revoked_at IS NULL);
 
 CREATE INDEX ledger_at ON control.ledger USING brin (at) WITH (pages_per_range='16', autosummarize='on');
 
@@ -581,12 +656,17 @@ ALTER TABLE ONLY control.tree
 ALTER TABLE ONLY control.tree_leaf
     ADD CONSTRAINT tree_leaf_tenant_number_fkey FOREIGN KEY (tenant, number) REFERENCES control.tree(tenant, number);
 
+ALTER TABLE ONLY control.vote
+    ADD CONSTRAINT vote_tenant_run_id_interrupt_id_fkey FOREIGN KEY (tenant, run_id, interrupt_id) REFERENCES control.approval(tenant, run_id, interrupt_id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY control.wait
     ADD CONSTRAINT wait_tenant_run_id_fkey FOREIGN KEY (tenant, run_id) REFERENCES control.run(tenant, run_id) ON DELETE CASCADE;
 
 ALTER TABLE control.api_key ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE control.approval ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE control.assignee ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY claim ON control.ledger FOR INSERT TO control_claim WITH CHECK (true);
 
@@ -597,6 +677,10 @@ CREATE POLICY claim ON control.run_input FOR SELECT TO control_claim USING (true
 CREATE POLICY command ON control.api_key TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
 
 CREATE POLICY command ON control.approval TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
+
+CREATE POLICY command ON control.assignee TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
+
+CREATE POLICY command ON control.delegation TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
 
 CREATE POLICY command ON control.effect TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
 
@@ -620,11 +704,19 @@ CREATE POLICY command ON control.tree TO control_command USING (((tenant)::text 
 
 CREATE POLICY command ON control.tree_leaf TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
 
+CREATE POLICY command ON control.vote TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
+
 CREATE POLICY command ON control.wait TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
+
+ALTER TABLE control.delegation ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE control.effect ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY flush ON control.approval TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
+
+CREATE POLICY flush ON control.assignee TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
+
+CREATE POLICY flush ON control.delegation TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
 
 CREATE POLICY flush ON control.effect TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
 
@@ -647,6 +739,8 @@ CREATE POLICY flush ON control.thread TO control_flush USING (((tenant)::text = 
 CREATE POLICY flush ON control.tree TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
 
 CREATE POLICY flush ON control.tree_leaf TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
+
+CREATE POLICY flush ON control.vote TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
 
 CREATE POLICY flush ON control.wait TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
 
@@ -672,6 +766,8 @@ ALTER TABLE control.tree ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE control.tree_leaf ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE control.vote ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE control.wait ENABLE ROW LEVEL SECURITY;
 
 GRANT USAGE ON SCHEMA control TO control_command;
@@ -694,6 +790,11 @@ GRANT UPDATE(revoked_at) ON TABLE control.api_key TO control_command;
 
 GRANT SELECT,INSERT,UPDATE ON TABLE control.approval TO control_command;
 GRANT SELECT,INSERT,UPDATE ON TABLE control.approval TO control_flush;
+
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE control.assignee TO control_command;
+GRANT SELECT ON TABLE control.assignee TO control_flush;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE control.delegation TO control_command;
 
 GRANT SELECT ON TABLE control.effect TO control_command;
 GRANT SELECT,INSERT,UPDATE ON TABLE control.effect TO control_flush;
@@ -817,6 +918,13 @@ GRANT SELECT,INSERT ON TABLE control.tree TO control_flush;
 
 GRANT SELECT ON TABLE control.tree_leaf TO control_command;
 GRANT SELECT,INSERT ON TABLE control.tree_leaf TO control_flush;
+
+GRANT SELECT,INSERT ON TABLE control.vote TO control_command;
+GRANT SELECT ON TABLE control.vote TO control_flush;
+
+GRANT UPDATE(answer) ON TABLE control.vote TO control_flush;
+
+GRANT UPDATE(note) ON TABLE control.vote TO control_flush;
 
 GRANT SELECT,INSERT,UPDATE ON TABLE control.wait TO control_command;
 GRANT SELECT,INSERT,UPDATE ON TABLE control.wait TO control_flush;

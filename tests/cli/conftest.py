@@ -163,7 +163,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the graphs of `troupe.py` and a langgraph.json that names them."""
     folder = tmp_path_factory.mktemp("cli")
     (folder / "troupe.py").write_text(TROUPE.read_text(encoding="utf-8"), encoding="utf-8")
-    graphs = {name: f"./troupe.py:{name}" for name in ("count", "pay", "inquire", "review", "fail", "listen", "slow")}
+    names = ("count", "pay", "inquire", "review", "fail", "listen", "slow", "grant")
+    graphs = {name: f"./troupe.py:{name}" for name in names}
     (folder / "langgraph.json").write_text(json.dumps({"dependencies": ["."], "graphs": graphs}), encoding="utf-8")
     return folder
 

@@ -52,6 +52,12 @@ def _ask(state: State) -> State:
     return {"said": "yes" if decision.approved else "no"}
 
 
+def _grant(_: State) -> State:
+    """It takes two, and lies with somebody."""
+    decided = approval("Grant it?", action={}, on_yes="It is granted.", on_no="It is not.", quorum=2, skills=["credit"])
+    return {"said": decided.by or ""}
+
+
 def _inquire(_: State) -> State:
     return {"amount": ask("How much is it?", answer=Grant).amount}
 
@@ -87,6 +93,7 @@ def _wait_for_gate(gate: Path) -> None:
 count = _chain(one=_more, two=_more, three=_more)
 pay = _chain(ask=_ask)
 review = _chain(ask=_review)
+grant = _chain(ask=_grant)
 inquire = _chain(ask=_inquire)
 fail = _chain(check=_fail)
 listen = _chain(wait=_listen)

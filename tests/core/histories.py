@@ -46,6 +46,9 @@ class Item:
     opened_at: datetime
     due_at: datetime | None = None
     decided_in: int | None = None  # the epoch when the answer was recorded; the next claim is given it
+    voters: tuple[str, ...] = ()
+    rung: int = 0
+    assignee: str | None = None
 
     @property
     def open(self) -> bool:
@@ -207,6 +210,14 @@ class World:
         for item in self.items.values():
             if item.open and isinstance(item.kind, AskKind) and judge(ANSWERS[item.kind], status, facts).allowed:
                 yield Event("decide", Cause.ANSWERED, lambda w, i=item.id: w._decide(i))
+                if item.kind is AskKind.APPROVAL and item.rung < 2:
+                    yield from self._towards(item)
+
+    def _towards(self, item: Item) -> Iterator[Event]:
+        """What happens to an approval and leaves it open."""
+        yield Event("vote", Cause.ANSWERED, lambda w, i=item.id: w._vote(i))
+        yield Event("escalate", Cause.ANSWERED, lambda w, i=item.id: w._escalate(i))
+        yield Event("reassign", Cause.ANSWERED, lambda w, i=item.id: w._reassign(i))
 
     # What each event does to the columns.
 
@@ -291,6 +302,24 @@ class World:
         self._settle(name)
         self._record(Kind.FIRED, interrupt_id=name, kind=self.items[name].kind)
 
+    def _vote(self, name: str) -> None:
+        self.now += SECOND
+        self.items[name].voters += ("ana",)
+        self._record(Kind.VOTED, interrupt_id=name, vote="yes", digest="", roles=[])
+
+    def _escalate(self, name: str) -> None:
+        """The ladder's next rung; the one after it is due later."""
+        self.now += SECOND
+        item = self.items[name]
+        item.rung, item.due_at = item.rung + 1, self.now + LATER
+        self._record(Kind.ESCALATED, interrupt_id=name, rung=item.rung, to=["lead"], due_at=item.due_at.isoformat())
+
+    def _reassign(self, name: str) -> None:
+        self.now += SECOND
+        item = self.items[name]
+        item.assignee, item.due_at = self._fresh("ben"), None
+        self._record(Kind.REASSIGNED, interrupt_id=name, assignee=item.assignee, why="It was time.")
+
     def _settle(self, name: str) -> None:
         self.now += SECOND
         self.items[name].decided_in, self.woken_at = self.epoch, self.now
@@ -358,7 +387,10 @@ class World:
     def _asks(self) -> Iterator[Ask]:
         for item in self.items.values():
             if item.open and isinstance(item.kind, AskKind):
-                yield Ask(item.id, item.kind, "Pay out", "gate", item.opened_at)
+                yield Ask(
+                    item.id, item.kind, "Pay out", "gate", item.opened_at, due_at=item.due_at, voters=item.voters,
+                    rung=item.rung, assignee=item.assignee,
+                )  # fmt: skip
 
     def _waits(self) -> Iterator[Wait]:
         for item in self.items.values():
@@ -374,6 +406,7 @@ class World:
         if not self.recording:
             return
         prev = self.entries[-1].hash if self.entries else START
-        actor = "ana" if kind in (Kind.ACCEPTED, Kind.ORDERED, Kind.DECIDED, Kind.REWOUND) else "system"
+        people = (Kind.ACCEPTED, Kind.ORDERED, Kind.DECIDED, Kind.REWOUND, Kind.VOTED, Kind.REASSIGNED)
+        actor = "ana" if kind in people else "system"
         entry = Entry(len(self.entries) + 1, self.now, kind, actor, self.epoch, body)
         self.entries.append(chained(entry, prev=prev))

@@ -180,6 +180,7 @@ def test_entries_that_only_tell_something_change_no_fact() -> None:
     telling = set(Kind) - set(CHANGES)
     assert telling == {
         Kind.ACCEPTED,
+        Kind.DELEGATED,
         Kind.SIGNALLED,
         Kind.EFFECT_BEGAN,
         Kind.EFFECT_ENDED,

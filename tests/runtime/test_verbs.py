@@ -16,6 +16,7 @@ from control.core.problem import Refusal
 from control.runtime.commands.cancel import cancel
 from control.runtime.commands.decide import decide
 from control.runtime.commands.pause import pause, resume
+from control.runtime.commands.reassign import reassign
 from control.runtime.commands.restart import restart
 from control.runtime.commands.retry import retry
 from control.runtime.commands.rewind import rewind
@@ -39,6 +40,7 @@ ACTS: Final[dict[Verb, Act]] = {
     Verb.RESTART: lambda stage, run_id: restart(stage.control, run_id),
     Verb.REWIND: lambda stage, run_id: rewind(stage.control, run_id),
     Verb.SIGNAL: lambda stage, run_id: signal(stage.control, run_id, "go", payload=7),
+    Verb.REASSIGN: lambda stage, run_id: reassign(stage.control, run_id, to="ben"),
 }
 
 # What a run becomes once a legal verb has done its work, with a worker at hand; None: the word it had.
@@ -65,6 +67,9 @@ BECOMES: Final[dict[tuple[str, Verb], str | None]] = {
     ("awaiting_approval", Verb.CANCEL): "cancelled",
     ("awaiting_approval", Verb.REWIND): "awaiting_approval",
     ("awaiting_approval", Verb.SIGNAL): None,
+    ("awaiting_approval", Verb.REASSIGN): None,
+    ("awaiting_input", Verb.REASSIGN): None,
+    ("paused_while_waiting", Verb.REASSIGN): None,
     ("awaiting_input", Verb.PAUSE): "paused",
     ("awaiting_input", Verb.ANSWER): "succeeded",
     ("awaiting_input", Verb.CANCEL): "cancelled",

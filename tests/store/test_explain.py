@@ -33,10 +33,17 @@ from (select i, now() - interval '1 second' * i as at,
 insert into control.approval (tenant, run_id, interrupt_id, checkpoint_id, node, kind, title, packet, packet_digest,
                               opened_at, decision)
 select tenant, run_id, 'i', 'c', 'n', 'approval', 't', '{}', '', created_at,
-       case when status <> 'queued' then 'approved' end from control.run;
+       case when status not in ('queued', 'waiting') then 'approved' end from control.run;
 insert into control.ledger (tenant, run_id, seq, at, kind, actor, epoch, body, digest, hash)
 select tenant, run_id, 1, created_at, 'accepted', 'ana', 0, repeat('x', 300), '', ''
 from control.run order by created_at;
+update control.approval set assignee = 'ana-' || left(run_id::text, 1), expires_at = opened_at + interval '1 day'
+where decision is null;
+insert into control.assignee (tenant, name, capacity, set_by, set_at)
+select 'tenant-' || t, 'ana-' || i, 5, 'ana', now() from generate_series(0, 19) t, generate_series(0, 9) i;
+insert into control.delegation (tenant, delegation_id, giver, taker, starts_at, ends_at, made_by, made_at)
+select 'tenant-' || i %% 20, gen_random_uuid(), 'ben-' || i, 'ana-' || i, now() - interval '1 day',
+       now() + interval '1 day', 'ben', now() from generate_series(1, %(n)s) i;
 insert into control.worker (worker_id, kind, host, pid, lease_until, ended_at)
 select gen_random_uuid(), 'worker', 'h', i, now() - interval '1 day', now() from generate_series(1, 5000) i;
 """
@@ -107,7 +114,22 @@ CASES: Final[dict[str, tuple[str, str, str, dict[str, Any], str]]] = {
     "a page of queued runs": ("control_command", "listing", "page_queued", PAGE, "run_listed_by_status"),
     "a page of running runs": ("control_command", "listing", "page_running", PAGE, "run_listed_by_status"),
     "a page of stalled runs": ("control_command", "listing", "page_stalled", PAGE, "run_listed_by_status"),
-    "the inbox": ("control_command", "listing", "inbox", PAGE, "approval_open"),
+    "the inbox, oldest first": ("control_command", "inbox", "oldest", PAGE, "approval_open"),
+    "the inbox by deadline": ("control_command", "inbox", "by_deadline", PAGE, "approval_by_deadline"),
+    "what lies with whom": (
+        "control_flush",
+        "assignees",
+        "candidates",
+        {"tenant": "tenant-7", "before": datetime.now(UTC)},
+        "approval_assigned",
+    ),
+    "in whose place somebody may vote": (
+        "control_command",
+        "delegations",
+        "givers",
+        {"tenant": "tenant-7", "taker": "ana-7", "at": datetime.now(UTC)},
+        "delegation_to",
+    ),
     "one run": ("control_command", "runs", "read", ONE, "run_pkey"),
     "a run by its thread": (
         "control_command",

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -18,26 +17,17 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
 from control.core.answer import Said, Word, settle
+from control.core.approval import ALREADY_DECIDED, On, step
 from control.core.decision import ANSWER_INVALID
 from control.core.lifecycle import VERB_NOT_LEGAL, Verb
+from control.core.packet import packet_text
 from control.core.problem import Problem, Refusal
 from control.runtime.commands import Change, Control, check_size
+from control.runtime.commands.vote import count, hear
 from control.store import questions, runs
 from control.store.questions import Approval
 from control.store.runs import Run
 
-ALREADY_DECIDED: Final = Problem(
-    code="already-decided",
-    status=409,
-    title="The question has been decided",
-    next_step="Read the run again; a decision is made once.",
-)
-ANSWER_LATE: Final = Problem(
-    code="answer-late",
-    status=409,
-    title="The time to decide is over",
-    next_step="Silence counts as a no, which the next worker records; restart the run to ask again.",
-)
 WHICH_QUESTION: Final = Problem(
     code="which-question",
     status=409,
@@ -66,47 +56,62 @@ async def decide(
     interrupt_id: str | None = None,
     digest: str | None = None,
     note: str | None = None,
+    on_behalf_of: str | None = None,
 ) -> Run:
-    """Record the one decision of a question. `answer`, `edit` and `decisions` are those of `core.answer.Said`.
+    """Record the one decision of a question, or a vote towards it. `answer`, `edit` and `decisions` are those of
+    `core.answer.Said`.
 
     interrupt_id: None means the only question that this word can answer, in a run of which none was decided before.
-    digest: of the packet that was shown. Raises `no-such-run`, `which-question`, `already-decided`, `verb-not-legal`,
-    `answer-late`, `packet-changed`, `answer-invalid`.
+    digest: of the packet that was shown. on_behalf_of: in whose place the vote is cast. Raises `no-such-run`,
+    `which-question`, `already-decided`, `verb-not-legal`, `answer-late`, `packet-changed`, `answer-invalid`,
+    `not-entitled`, `voted-already`, `votes-differ`.
     """
     said = Said(word, answer=answer, edit=edit, decisions=decisions, note=note)
     try:
-        return await _decide(control, run_id, said, interrupt_id=interrupt_id, digest=digest)
+        async with control.changing(run_id, _VERB[word]) as change:
+            question = await _meant(change, word, interrupt_id)
+            _check_shown(question, digest)
+            return await _decide(change, question, said, on_behalf_of=on_behalf_of)
     except Refusal as refusal:
         if refusal.problem is VERB_NOT_LEGAL and interrupt_id is not None:
             await _refuse_second(control, run_id, interrupt_id)
         raise
 
 
-async def _decide(control: Control, run_id: UUID, said: Said, *, interrupt_id: str | None, digest: str | None) -> Run:
-    async with control.changing(run_id, _VERB[said.word]) as change:
-        question = await _meant(change, said.word, interrupt_id)
-        _check_shown(question, digest, at=change.at)
-        settled = settle(question.asks, said, by=control.by, at=change.at)
-        _check(question, settled.value)
-        text = control.serde.redact_json(json.dumps(settled.value, ensure_ascii=False))
-        check_size(control, len(text.encode()))
-        await questions.decide(
-            change.conn,
-            change.run,
-            question.interrupt_id,
-            decision=settled.word,
-            answer=text,
-            note=said.note,
-            by=control.by,
-            at=change.at,
-        )
-        kind, _, body = questions.decided(question.interrupt_id, settled.word, text, note=said.note, by=control.by)
-        return await change.save(replace(change.run, woken_at=change.at), [change.entry(kind, body)])
+async def _decide(change: Change, question: Approval, said: Said, *, on_behalf_of: str | None) -> Run:
+    control, asked = change.control, question.asks
+    heard = await hear(change, question, on_behalf_of)
+    verdict = settle(asked, said, by=control.by, at=change.at).word
+    yes = verdict is not Word.REJECTED
+    by = heard.signature(yes=yes)
+    value = settle(asked, said, by=by, at=change.at).value
+    _check(question, value)
+    text = control.serde.redact_json(json.dumps(value, ensure_ascii=False))
+    check_size(control, len(text.encode()))
+    if asked.is_approval:
+        agreed = _agreed(control, said)
+        settled, entries = await count(change, heard, yes=yes, agreed=agreed, note=said.note)
+        if not settled:
+            return await change.save(change.run, entries)
+    else:
+        step(heard.asked.approval, On.ANSWER)
+        entries = list(heard.entries)
+    key = question.interrupt_id
+    await questions.decide(
+        change.conn, change.run, key, decision=verdict, answer=text, note=said.note, by=by, at=change.at
+    )
+    kind, _, body = questions.decided(key, verdict, text, note=said.note, by=control.by)
+    return await change.save(replace(change.run, woken_at=change.at), [*entries, change.entry(kind, body)])
 
 
-def _check_shown(question: Approval, digest: str | None, *, at: datetime) -> None:
-    if question.expires_at is not None and question.expires_at <= at:
-        raise ANSWER_LATE.because(f"Its time ended at {question.expires_at:%Y-%m-%d %H:%M:%S} UTC.")
+def _agreed(control: Control, said: Said) -> str | None:
+    """What a yes agrees to besides the question as it was asked, as JSON text."""
+    given = {"answer": said.answer, "edit": said.edit, "decisions": said.decisions}
+    stated = {name: value for name, value in given.items() if value is not None}
+    return control.serde.redact_json(packet_text(stated)) if stated else None
+
+
+def _check_shown(question: Approval, digest: str | None) -> None:
     now = bytes(question.packet_digest).hex()
     if digest is not None and digest != now:
         raise PACKET_CHANGED.because("Its digest differs from the one that was decided on.", digest=now)

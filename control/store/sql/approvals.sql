@@ -57,9 +57,3 @@ update control.approval set delivered_at = %(at)s
 where tenant = %(tenant)s and run_id = %(run_id)s and decision in ('approved', 'rejected', 'answered')
   and delivered_at is null and interrupt_id <> all (%(pending)s)
 returning interrupt_id;
-
--- :name expired
--- The open approvals of a run whose time is over.
--- locks: none
-select interrupt_id, packet, schema from control.approval
-where tenant = %(tenant)s and run_id = %(run_id)s and decision is null and expires_at <= %(at)s;

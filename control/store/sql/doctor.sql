@@ -47,8 +47,13 @@ select * from control.run where tenant = %(tenant)s and run_id > %(after)s order
 -- :name asks
 -- The questions of some runs that no attempt has taken in.
 -- locks: none
-select run_id, interrupt_id, kind, title, node, opened_at, expires_at, decision is not null as settled
-from control.approval
+select run_id, interrupt_id, kind, title, node, opened_at, case when not overdue then expires_at end as expires_at,
+       due_at, rung, assignee, decision is not null as settled,
+       coalesce(gate ->> 'quorum', '1')::int as quorum,
+       array(select v.voter from control.vote v
+             where v.tenant = a.tenant and v.run_id = a.run_id and v.interrupt_id = a.interrupt_id and v.vote = 'yes'
+             order by v.at, v.voter) as voters
+from control.approval a
 where tenant = %(tenant)s and run_id = any (%(runs)s) and delivered_at is null and decision is distinct from 'superseded';
 
 -- :name waits

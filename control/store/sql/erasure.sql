@@ -59,8 +59,14 @@ delete from control.run_input where tenant = %(tenant)s and run_id = any (%(runs
 -- :name erase_approvals
 -- What was asked and answered in some runs. The digest of what was shown stays.
 -- locks: approval
-update control.approval set title = '', packet = '{}', schema = null, answer = null, note = null
+update control.approval set title = '', packet = '{}', schema = null, answer = null, note = null,
+       assigned_why = null
 where tenant = %(tenant)s and run_id = any (%(runs)s);
+
+-- :name erase_votes
+-- What was agreed to in the votes of some runs. Who voted, how and when stays, as in the ledger.
+-- locks: vote
+update control.vote set answer = null, note = null where tenant = %(tenant)s and run_id = any (%(runs)s);
 
 -- :name erase_waits
 -- What came with the signals that some runs waited for.

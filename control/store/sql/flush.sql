@@ -125,12 +125,14 @@ order by w.i;
 -- it left in `progress_at`.
 -- locks: approval
 insert into control.approval (tenant, run_id, interrupt_id, checkpoint_id, node, kind, title, packet, packet_digest,
-                              schema, opened_at, expires_at)
+                              schema, opened_at, expires_at, due_at, gate)
 select r.tenant, r.run_id, a.interrupt_id, a.checkpoint_id, a.node, a.kind, a.title, a.packet,
-       sha256(convert_to(a.packet, 'UTF8')), a.schema::jsonb, r.progress_at, r.progress_at + a.expires_in
+       sha256(convert_to(a.packet, 'UTF8')), a.schema::jsonb, r.progress_at, r.progress_at + a.expires_in,
+       r.progress_at + a.due_in, a.gate::jsonb
 from unnest(%(run)s::uuid[], %(epoch)s::bigint[], %(interrupt)s::text[], %(checkpoint)s::text[], %(node)s::text[],
-            %(kind)s::text[], %(title)s::text[], %(packet)s::text[], %(schema)s::text[], %(expires_in)s::interval[])
-    as a(run_id, epoch, interrupt_id, checkpoint_id, node, kind, title, packet, schema, expires_in)
+            %(kind)s::text[], %(title)s::text[], %(packet)s::text[], %(schema)s::text[], %(expires_in)s::interval[],
+            %(due_in)s::interval[], %(gate)s::text[])
+    as a(run_id, epoch, interrupt_id, checkpoint_id, node, kind, title, packet, schema, expires_in, due_in, gate)
 join control.run r on r.run_id = a.run_id and r.epoch = a.epoch and r.tenant = any (%(tenants)s)
      and r.last_flush = %(flush)s
 on conflict (tenant, run_id, interrupt_id) do nothing;

@@ -56,14 +56,3 @@ where r.tenant = %(tenant)s and r.status = 'running' and r.progress_at + %(stall
   and (r.created_at, r.run_id) < (%(before_at)s, %(before_id)s)
   and (/* visible */ true)
 order by r.created_at desc, r.run_id desc limit %(limit)s;
-
--- :name inbox
--- The tenant's open questions, oldest first, each with the run that asks.
--- locks: none
-select a.tenant, a.run_id, r.workflow, r.thread_id, r.created_by, r.priority,
-       case when r.status = 'running' and r.progress_at + %(stall_after)s <= (select control.clock()) then 'stalled'
-            when r.status = 'waiting' and r.due_at <= (select control.clock()) then 'queued' else r.status end as status,
-       a.interrupt_id, a.node, a.kind, a.title, a.packet, a.opened_at, a.expires_at
-from control.approval a join control.run r using (tenant, run_id)
-where a.tenant = %(tenant)s and a.decision is null and (/* visible */ true)
-order by a.opened_at, a.run_id, a.interrupt_id limit %(limit)s;

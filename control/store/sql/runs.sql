@@ -88,8 +88,14 @@ select * from control.run where tenant = %(tenant)s and thread_id = %(thread_id)
 -- answered or fired.
 -- locks: none
 select control.clock() as now,
-       (select jsonb_agg(jsonb_build_array(interrupt_id, kind, title, node, opened_at, expires_at, decision is not null))
-        from control.approval
+       (select jsonb_agg(jsonb_build_array(
+            interrupt_id, kind, title, node, opened_at, case when not overdue then expires_at end, due_at, coalesce(gate ->> 'quorum', '1')::int,
+            case when gate is not null then
+                (select jsonb_agg(v.voter order by v.at, v.voter) from control.vote v
+                 where v.tenant = a.tenant and v.run_id = a.run_id and v.interrupt_id = a.interrupt_id
+                   and v.vote = 'yes') end,
+            rung, assignee, decision is not null))
+        from control.approval a
         where tenant = %(tenant)s and run_id = %(run_id)s and delivered_at is null
           and decision is distinct from 'superseded') as asks,
        (select jsonb_agg(jsonb_build_array(interrupt_id, kind, node, opened_at, due_at, signal, fired_at is not null))
