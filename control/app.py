@@ -109,6 +109,7 @@ async def opened(
     settings: Settings, at: Address | None = None, workflows: Mapping[str, Workflow] | None = None
 ) -> AsyncIterator[App]:
     """Everything of one process, opened, and closed in the reverse order. Raises the problems of `Database.open`."""
+    from control.runtime.dissent import dissent
     from control.store.saver import ControlSaver
     from control.store.writers import ImplicitWriters
 
@@ -136,7 +137,7 @@ async def opened(
             failover_wait=timedelta(seconds=settings.failover_wait_s),
         )
         serde = _serde(settings)
-        saver = ControlSaver(database.reader, flusher, serde=serde, writers=writers)
+        saver = ControlSaver(database.reader, flusher, serde=serde, writers=writers, dissent=dissent)
         yield App(settings, database, flusher, saver, workflows)
 
 

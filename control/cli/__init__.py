@@ -13,7 +13,7 @@ from typing import Annotated, Final
 
 import typer
 
-from control.cli import assignees, audit, database, decide, delegations, keys, lifecycle, observe, policy, serve
+from control.cli import assignees, audit, database, decide, delegations, facts, keys, lifecycle, observe, policy, serve
 from control.cli.failure import guarded
 from control.cli.outcome import exit_codes
 from control.cli.session import Caller
@@ -59,6 +59,7 @@ app.add_typer(delegations.delegations, name="delegations", rich_help_panel="Deci
 app.add_typer(assignees.assignees, name="assignees", rich_help_panel="Decide")
 app.add_typer(audit.audit, name="audit", rich_help_panel="Operate")
 app.add_typer(database.db, name="db", rich_help_panel="Operate")
+app.add_typer(facts.facts, name="facts", rich_help_panel="Decide")
 app.add_typer(policy.policy, name="policy", rich_help_panel="Operate")
 app.add_typer(keys.keys, name="keys", rich_help_panel="Operate")
 

@@ -30,6 +30,8 @@ class Action(StrEnum):
     MANAGE_KEYS = "manage_keys"
     MANAGE_ASSIGNEES = "manage_assignees"
     DELEGATE = "delegate"
+    SET_FACTS = "set_facts"
+    READ_FACTS = "read_facts"
 
 
 BACK_DOORS: Final = frozenset({

@@ -150,6 +150,11 @@ def _settled(account: Account, entry: Entry) -> Account:
     return _with_undelivered(woken, account.undelivered | {name})
 
 
+def _stale(account: Account, entry: Entry) -> Account:
+    """A question has to be asked again. Where an effect found that out, it had been decided and delivered."""
+    return _settled(account, entry) if entry.body["found"] == "answer" else account
+
+
 def _woken(account: Account, entry: Entry) -> Account:
     """The time of a retry or of a start came."""
     facts = replace(account.facts, woken_at=entry.at)
@@ -259,6 +264,7 @@ CHANGES: Final[Mapping[Kind, Callable[[Account, Entry], Account]]] = {
     Kind.ESCALATED: _escalated,
     Kind.EXPIRED: _expired,
     Kind.DECIDED: _settled,
+    Kind.STALE: _stale,
     Kind.FIRED: _settled,
     Kind.WOKEN: _woken,
     Kind.SUPERSEDED: _superseded,

@@ -36,6 +36,7 @@ class Kind(StrEnum):
     ESCALATED = "escalated"
     EXPIRED = "expired"
     DECIDED = "decided"
+    STALE = "stale"
     FIRED = "fired"
     WOKEN = "woken"
     SIGNALLED = "signalled"
@@ -67,13 +68,14 @@ BODY_KEYS: Final[Mapping[Kind, str]] = {
     Kind.ESCALATED: "interrupt_id rung to notify? due_at?",
     Kind.EXPIRED: "interrupt_id outcome due_at?",
     Kind.DECIDED: "interrupt_id decision digest note?",
+    Kind.STALE: "interrupt_id found moved",
     Kind.FIRED: "interrupt_id kind signal?",
     Kind.WOKEN: "why",
     Kind.SIGNALLED: "name",
     Kind.SUPERSEDED: "interrupt_id why execution?",
     Kind.ORDERED: "verb reason?",
     Kind.REWOUND: "checkpoint_id to_checkpoint_id step? execution?",
-    Kind.EFFECT_BEGAN: "key name kind call",
+    Kind.EFFECT_BEGAN: "key name kind call guarded_by?",
     Kind.EFFECT_ENDED: "key name kind state how error?",
     Kind.TASK_FAILED: "node error",
     Kind.HANDLED: "node",
@@ -85,9 +87,10 @@ BODY_KEYS: Final[Mapping[Kind, str]] = {
     Kind.ERASED: "why bodies",
     Kind.RESTORED: "why tree seen_at",
 }
-"""The keys of each body; a question mark means that the key may be absent. Instants (`_at`) are ISO 8601 in UTC, spans
-(`_in_s`) seconds from the entry's own instant; `due_at` is when the clock brings something next. What a principal did,
-or was refused, also holds the keys of `LEAVE`. `why` of `woken` is `retry` or `start`: what its time came for."""
+"""The keys of each body; a question mark means that the key may be absent. Instants (`_at`) are ISO 8601 in UTC,
+spans (`_in_s`) seconds from the entry's own instant; `due_at` is when the clock brings something next. What a
+principal did, or was refused, also holds the keys of `LEAVE`. `why` of `woken` is `retry` or `start`: what its time
+came for. `found` of `stale` is `answer` or `effect`: what it kept from happening."""
 
 LEAVE: Final = ("rules", "policy", "request")
 """What policy said of it: the ids of the rules, the version of the policy, and the request that was decided."""

@@ -63,10 +63,11 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """evidence, risk, confidence (0..1), cost_usd, on_yes, on_no, on_silence, reversible, waits and fresh are what the
-    asker said, and None or empty where it said nothing: `waits` is what else waits on the decision, `fresh` the
-    predicates over the data. asked_by and rules: on whose behalf, and the ids of the rules that made it ask. gate: who
-    must agree and what happens on silence. value: what the graph asked, as JSON.
+    """evidence, risk, confidence (0..1), cost_usd, on_yes, on_no, on_silence, reversible, waits and fresh are what
+    the asker said, and None or empty where it said nothing: `waits` is what else waits on the decision, `fresh` the
+    facts that it rests on, by name, and `valid_for_s` for how many seconds it holds. asked_by and rules: on whose
+    behalf, and the ids of the rules that made it ask. gate: who must agree and what happens on silence. value: what
+    the graph asked, as JSON.
     """
 
     shape: Shape
@@ -85,7 +86,8 @@ class Packet:
     asked_by: str | None = None
     rules: tuple[str, ...] = ()
     waits: tuple[Any, ...] = ()
-    fresh: tuple[Any, ...] = ()
+    fresh: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
+    valid_for_s: float | None = None
     gate: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
 
     @property
@@ -117,7 +119,8 @@ def packet_of(value: Any, schema: Mapping[str, Any] | None = None) -> Packet:
         asked_by=_text(ours.get("asked_by")),
         rules=tuple(rule for rule in _many(ours.get("rules")) if isinstance(rule, str)),
         waits=_many(ours.get("waits")),
-        fresh=_many(ours.get("fresh")),
+        fresh=_mapping(ours.get("fresh")),
+        valid_for_s=_number(ours.get("valid_for_s")),
         gate=_mapping(ours.get("gate")),
     )
 

@@ -166,6 +166,12 @@ def _asked_as(entry: Entry, told: _Told) -> str:
     return _quoted(asked) if asked else "a question"
 
 
+def _stale(entry: Entry, told: _Told) -> str:
+    what = "The answer to" if entry.body["found"] == "answer" else "The decision of"
+    names = listed([f"the {one['what']} “{one['name']}”" for one in entry.body["moved"]])
+    return f"{what} {_asked_as(entry, told)} was not used, since {names} had moved."
+
+
 def _fired(entry: Entry, _: _Told) -> str:
     return "The time it waited for came." if entry.body["kind"] == "timer" else (
         f"The signal “{entry.body.get('signal')}” that it waited for came."
@@ -297,6 +303,7 @@ TELLERS: Final[Mapping[Kind, Callable[[Entry, _Told], str | None]]] = {
     Kind.ESCALATED: _escalated,
     Kind.EXPIRED: _expired,
     Kind.DECIDED: _decided,
+    Kind.STALE: _stale,
     Kind.FIRED: _fired,
     Kind.WOKEN: _woken,
     Kind.SIGNALLED: _signalled,

@@ -6,6 +6,8 @@ that was applied a moment ago, by whichever process, governs the next transactio
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from control.core.problem import Refusal
 from control.policy.cedar import CedarPolicy, default_text, known, parsed
 from control.policy.rules import POLICY_INVALID
@@ -19,6 +21,12 @@ async def in_force(conn: Connection, tenant: str) -> CedarPolicy:
     if digest is None:
         return parsed(default_text())
     return known(digest) or parsed((await policies.history(conn, tenant, limit=1))[0].text)
+
+
+async def in_force_at(conn: Connection, tenant: str, at: datetime) -> CedarPolicy:
+    """What was in force at an instant. Raises `policy-invalid` as `in_force` does."""
+    text = await policies.text_at(conn, tenant, at)
+    return parsed(default_text() if text is None else text)
 
 
 async def to_replace(conn: Connection, tenant: str) -> CedarPolicy:

@@ -7,15 +7,19 @@ with a packet and delivers the binding decision; in plain LangGraph, `Command(re
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Generic, Literal, TypeVar
 
 from langgraph.types import interrupt
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
+from control.core.freshness import DECISION_STALE, bound
 from control.core.gate import read_gate
+from control.sdk.call_site import answers_so_far, effect_port, running_config
 
 A = TypeVar("A", bound=BaseModel)
 
@@ -23,13 +27,16 @@ A = TypeVar("A", bound=BaseModel)
 @dataclass(frozen=True, slots=True)
 class Decision(Generic[A]):
     """What was decided. `answer` is there when the question had an answer type and was approved. `by` and `at` are the
-    control plane's; in plain LangGraph they are what the caller said, or None."""
+    control plane's; in plain LangGraph they are what the caller said, or None. `question` is the id under which the
+    control plane knows it, and None in plain LangGraph; `renew` asks again in the node that asked."""
 
     approved: bool
     answer: A | None
     by: str | None
     at: datetime | None
     note: str | None
+    question: str | None = None
+    renew: Callable[[], None] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +71,8 @@ def approval(
     ladder: Sequence[Rung] = (),
     skills: Sequence[str] | None = None,
     reassign_before: timedelta | None = None,
+    fresh: Mapping[str, Any] | None = None,
+    valid_for: timedelta | None = None,
 ) -> Decision[A]:
     """Ask whether `action` may happen, and return once a permitted person has decided.
 
@@ -80,6 +89,11 @@ def approval(
     `expires_in` is over, the answer is no (`deny`), or `default`, or the rest of the `ladder` is climbed and the
     question stays open (`escalate`). With `skills` it is given to somebody who has them, and `reassign_before` its end
     to somebody else.
+
+    A yes is bound to what was shown. `fresh` has the facts that it rests on (`control facts`), by name, as the node has
+    read them; `valid_for` says how long what is shown holds. A yes that comes after any of them has moved is refused,
+    and the question asked again; so it is where the node, resumed, would show another action or evidence, or other
+    facts. What a node shows must therefore follow from its state, from facts, and from what it has `recorded`.
     """
     value = {
         "type": "control.approval",
@@ -98,10 +112,59 @@ def approval(
         expires_in, quorum=quorum, roles=roles, voters=voters, four_eyes=four_eyes, on_timeout=on_timeout,
         default=default, ladder=ladder, skills=skills, reassign_before=reassign_before,
     )  # fmt: skip
-    given: Any = interrupt(value, response_schema=_verdict(answer))
+    value |= {"fresh": dict(fresh)} if fresh else {}
+    value |= {"valid_for_s": _seconds(valid_for)} if valid_for is not None else {}
+    given, renew = _binding(value, _verdict(answer))
     approved = given.decision == "approve"
     typed = (given.answer or answer()) if approved and answer is not None else None
-    return Decision(approved, typed, given.by, given.at, given.note)
+    return Decision(approved, typed, given.by, given.at, given.note, given.question, renew)
+
+
+def _binding(value: Mapping[str, Any], schema: type[BaseModel]) -> tuple[Any, Callable[[], None]]:
+    """The answer that binds, and how to ask once more. An answer that does not hold is followed by another question,
+    which names it: so whoever is resumed again knows that it was passed over, though what had moved may be back.
+    """
+    asking = value
+    while True:
+        given: Any = interrupt(asking, response_schema=schema)
+        later = _answers_after(given)
+        passed_over = any(_of(one, "after") == given.question for one in later)
+        if not passed_over and _holds(given, asking):
+            return given, partial(_renew, value, given, schema)
+        asking = _next(value, given, later)
+
+
+def _renew(value: Mapping[str, Any], given: Any, schema: type[BaseModel]) -> None:
+    """Ask again, at the end of what the node has asked."""
+    interrupt(_next(value, given, _answers_after(given)), response_schema=schema)
+
+
+def _next(value: Mapping[str, Any], given: Any, later: Sequence[Any]) -> Mapping[str, Any]:
+    """The question that follows an answer which does not hold. LangGraph gives answers by their order in the node, so
+    it has to be the next that the node asks. Raises `decision-stale`.
+    """
+    if later and _of(later[0], "after") != given.question:
+        raise DECISION_STALE.because("Its node has asked something else since, so it cannot be asked again there.")
+    return {**value, "after": given.question}
+
+
+def _holds(given: Any, asked: Mapping[str, Any]) -> bool:
+    """Whether an answer is one to what would be shown now. A no always is."""
+    if given.decision != "approve" or given.bound is None:
+        return not given.stale
+    port = effect_port(running_config())
+    return port is None or port.shown(bound(asked)) == given.bound
+
+
+def _answers_after(given: Any) -> Sequence[Any]:
+    """What the node was answered after this; nothing is known of that in plain LangGraph."""
+    so_far = answers_so_far()
+    mine = next((at for at, one in enumerate(so_far) if _of(one, "question") == given.question), len(so_far))
+    return so_far[mine + 1 :] if given.question is not None else ()
+
+
+def _of(answer: Any, name: str) -> Any:
+    return answer.get(name) if isinstance(answer, Mapping) else None
 
 
 def _rung(rung: Rung) -> dict[str, Any]:
@@ -165,8 +228,14 @@ class _Given(BaseModel):
 
 
 class _Verdict(_Given):
+    """The last four are the control plane's own, which no form shows. stale: a no that means, ask again."""
+
     decision: Literal["approve", "reject"]
     answer: BaseModel | None = None
+    question: SkipJsonSchema[str | None] = None
+    after: SkipJsonSchema[str | None] = None
+    bound: SkipJsonSchema[str | None] = None
+    stale: SkipJsonSchema[bool] = False
 
 
 class _VerdictWithAnswer(_Verdict):

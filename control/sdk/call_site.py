@@ -9,7 +9,7 @@ its checkpoint id, a UUID whose clock sequence LangGraph sets to the step (14 bi
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 from uuid import UUID
 from weakref import WeakKeyDictionary
@@ -21,6 +21,7 @@ from langgraph._internal._constants import (
     CONFIG_KEY_CHECKPOINTER,
     CONFIG_KEY_READ,
     CONFIG_KEY_RUNTIME,
+    CONFIG_KEY_SCRATCHPAD,
     CONFIG_KEY_TASK_ID,
 )
 from langgraph.config import get_config
@@ -57,6 +58,12 @@ def running_config() -> RunnableConfig:
 def effect_port(config: RunnableConfig) -> EffectPort | None:
     """The saver's effect ledger, or None under a saver that keeps none."""
     return getattr(config["configurable"].get(CONFIG_KEY_CHECKPOINTER), "effects", None)
+
+
+def answers_so_far() -> Sequence[Any]:
+    """What the running task has been resumed with, oldest first; None of it was checked."""
+    scratchpad = running_config()["configurable"].get(CONFIG_KEY_SCRATCHPAD)
+    return tuple(scratchpad.resume) if scratchpad is not None else ()
 
 
 def default_key(config: RunnableConfig, name: str) -> str:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.types import interrupt
 from pydantic import BaseModel, ConfigDict
 
 from control.core.failure import FailureClass
+from control.core.freshness import DECISION_MISSING, DECISION_STALE, Moved, refused
+from control.sdk.approval import Decision
 from control.sdk.call_site import default_key, effect_port, running_config, unrecorded_key
 from control.sdk.drive import Ask, Call, Script, drive, drive_async
 from control.sdk.ports import Begun, EffectPort, Kind
@@ -50,6 +52,7 @@ def effect(
     key: str | None = None,
     probe: Callable[[str], T | None] | None = None,
     repeatable: bool = False,
+    guarded_by: Decision[Any] | str | None = None,
 ) -> T:
     """Make a change outside once, from a synchronous node; return what `call` returned the time it happened.
 
@@ -62,9 +65,13 @@ def effect(
     its ordinal there.
     The outcome is stored: return None, bool, int, float, str, bytes and lists or string-keyed dicts of them, or another
     type that strict serialisation gives back unchanged (datetime, Decimal, UUID, LangChain messages).
-    Problems: `outside-a-run`, `effect-needs-await`; besides, whatever `call`, `probe` or the port raises.
+    `guarded_by` is the decision of `approval`, or its `question` where that was asked in an earlier node. It must be a
+    yes, is spent on this effect alone, and must still stand when the effect begins: what it rests on has not moved, and
+    policy would still hear who gave it. Where it has gone stale, it is asked again, by the node that asked.
+    Problems: `outside-a-run`, `effect-needs-await`, `decision-missing`, `decision-spent`,
+    `decision-stale`; besides, whatever `call`, `probe` or the port raises.
     """
-    outcome: T = drive(_plan(name, "effect", key, call=call, probe=probe, repeatable=repeatable))
+    outcome: T = drive(_plan(name, "effect", key, call=call, probe=probe, repeatable=repeatable, guard=guarded_by))
     return outcome
 
 
@@ -75,9 +82,12 @@ async def aeffect(
     key: str | None = None,
     probe: Callable[[str], Awaitable[T | None] | T | None] | None = None,
     repeatable: bool = False,
+    guarded_by: Decision[Any] | str | None = None,
 ) -> T:
     """`effect` for an asynchronous node; `call` and `probe` may be coroutine functions, and must not block."""
-    outcome: T = await drive_async(_plan(name, "effect", key, call=call, probe=probe, repeatable=repeatable))
+    outcome: T = await drive_async(
+        _plan(name, "effect", key, call=call, probe=probe, repeatable=repeatable, guard=guarded_by)
+    )
     return outcome
 
 
@@ -109,9 +119,12 @@ class _Effect:
     call: Callable[[str], Any]
     probe: Callable[[str], Any] | None
     repeatable: bool
+    guard: Decision[Any] | str | None
 
     def begin(self, *, again: bool = False) -> Ask:
         more: dict[str, Any] = {"again": True} if again else {}
+        if self.guard is not None:
+            more["guarded_by"] = _question(self.guard)
         return Ask(
             self.port.loop,
             lambda: self.port.begin(self.config, key=self.key, name=self.name, kind=self.kind, **more),
@@ -129,15 +142,17 @@ def _plan(
     call: Callable[[str], Any],
     probe: Callable[[str], Any] | None = None,
     repeatable: bool,
+    guard: Decision[Any] | str | None = None,
 ) -> Script:
+    if isinstance(guard, Decision) and not guard.approved:
+        raise DECISION_MISSING.because(f"{guard.by or 'Somebody'} said no.")
     config = running_config()
     key = default_key(config, name) if key is None else key
     port = effect_port(config)
     if port is None:
         return _unrecorded(call, unrecorded_key(config, key))
-    return _script(
-        _Effect(name=name, kind=kind, key=key, config=config, port=port, call=call, probe=probe, repeatable=repeatable)
-    )
+    made: dict[str, Any] = {"call": call, "probe": probe, "repeatable": repeatable, "guard": guard}
+    return _script(_Effect(name=name, kind=kind, key=key, config=config, port=port, **made))
 
 
 def _unrecorded(call: Callable[[str], Any], idempotency_key: str) -> Script:
@@ -148,6 +163,8 @@ def _script(effect: _Effect) -> Script:
     begun: Begun = yield effect.begin()
     if begun.state == "done":
         return begun.outcome
+    if begun.state == "stale":
+        _ask_again(effect, begun.outcome)
     if effect.probe is not None and (begun.state == "in_flight" or begun.calls > 1):
         found = yield Call(effect.probe, begun.idempotency_key)
         if found is not None:
@@ -173,6 +190,21 @@ def _called(effect: _Effect, idempotency_key: str) -> Script:
         raise
     yield effect.end(state="done", outcome=outcome, how="called")
     return outcome
+
+
+def _question(guard: Decision[Any] | str) -> str:
+    """The id of the question whose approval guards. Raises `decision-missing` where no control plane asked it."""
+    found = guard if isinstance(guard, str) else guard.question
+    if found is None:
+        raise DECISION_MISSING.because("It was answered past the control plane, which knows of no decision.")
+    return found
+
+
+def _ask_again(effect: _Effect, moved: Any) -> NoReturn:
+    """Ask anew in the node that asked; it finds the newer answer when it is resumed. Elsewhere, refuse."""
+    if isinstance(effect.guard, Decision) and effect.guard.renew is not None:
+        effect.guard.renew()
+    raise refused(DECISION_STALE, [Moved(**one) for one in moved])
 
 
 def _ask_a_person(effect: _Effect, begun: Begun) -> Told:

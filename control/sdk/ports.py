@@ -7,6 +7,7 @@ other saver an effect is simply called, and an interruption may repeat it.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -23,13 +24,15 @@ class Begun:
     - `new`: the intent is committed now; the call may be made. `calls` counts it, so 1 is the first call ever and more
       than 1 means that an earlier one failed or was cut off.
     - `done`: it happened in an earlier attempt; `outcome` is what it returned.
+    - `stale`: the decision that guards it rests on something that has moved; `outcome` says what. Nothing was begun,
+      and the decision stays stale.
     - `in_flight`: an earlier attempt committed the intent and never recorded an end. Nothing was written.
 
     `idempotency_key` is what the other side sees: the key made unique across runs, the same string for every call of
     this effect.
     """
 
-    state: Literal["new", "done", "in_flight"]
+    state: Literal["new", "done", "in_flight", "stale"]
     outcome: Any
     idempotency_key: str
     calls: int
@@ -45,8 +48,28 @@ class EffectPort(Protocol):
     @property
     def loop(self) -> asyncio.AbstractEventLoop: ...
 
-    async def begin(self, config: RunnableConfig, *, key: str, name: str, kind: Kind, again: bool = False) -> Begun:
-        """Record the intent, or say what is known. `again` repeats a call that is in flight: its answer is `new`."""
+    async def begin(
+        self,
+        config: RunnableConfig,
+        *,
+        key: str,
+        name: str,
+        kind: Kind,
+        again: bool = False,
+        guarded_by: str | None = None,
+    ) -> Begun:
+        """Record the intent, or say what is known. `again` repeats a call that is in flight: its answer is `new`.
+
+        `guarded_by` names the question whose approval is spent on this effect, in the same transaction.
+        """
+        ...
+
+    def shown(self, value: Mapping[str, Any]) -> str:
+        """The digest of what is shown to a person, as the question is kept."""
+        ...
+
+    async def fact(self, config: RunnableConfig, name: str) -> Any:
+        """What a fact of the tenant is now; None where nobody has said."""
         ...
 
     async def end(

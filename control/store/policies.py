@@ -47,6 +47,13 @@ async def in_force(conn: AsyncConnection[Any], tenant: str) -> str | None:
     return row["digest"] if row else None
 
 
+async def text_at(conn: AsyncConnection[Any], tenant: str, at: datetime) -> str | None:
+    """The text that was in force at an instant; None where the tenant had stored none."""
+    async with conn.cursor(row_factory=dict_row) as cursor:
+        row = await (await cursor.execute(_SQL["text_at"], {"tenant": tenant, "at": at})).fetchone()
+    return row["text"] if row else None
+
+
 async def history(conn: AsyncConnection[Any], tenant: str, *, limit: int) -> list[Stored]:
     """The versions, newest first."""
     async with conn.cursor(row_factory=class_row(Stored)) as cursor:

@@ -17,6 +17,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import class_row, dict_row
 
 from control.core.answer import Word
+from control.core.freshness import delivered
 from control.core.packet import Packet, packet_of
 from control.core.veto import Given
 from control.store.runs import Entry, Run
@@ -155,12 +156,15 @@ async def fire(conn: AsyncConnection[Any], run: Run, *, at: datetime) -> list[En
 
 
 async def resume_values(conn: AsyncConnection[Any], run: Run) -> dict[str, Any]:
-    """What to resume each answered or fired interrupt with, by its id. An answer was stored as the graph takes it."""
+    """What to resume each answered or fired interrupt with, by its id. An answer was stored as the graph takes it; one
+    to the SDK's `approval` says besides which question it answers, and what was shown.
+    """
     values: dict[str, Any] = {}
     async with conn.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(_APPROVALS["answers"], _key(run))
         for row in await cursor.fetchall():
-            values[row["interrupt_id"]] = json.loads(row["answer"])
+            packet = packet_of(json.loads(row["packet"]), row["schema"])
+            values[row["interrupt_id"]] = delivered(packet, json.loads(row["answer"]), row["interrupt_id"])
         await cursor.execute(_WAITS["fired"], _key(run))
         for row in await cursor.fetchall():
             values[row["interrupt_id"]] = {"payload": json.loads(row["payload"])}

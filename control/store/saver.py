@@ -39,6 +39,7 @@ from typing_extensions import override
 
 from control.core.problem import Refusal
 from control.core.question import Question, Suspension, recognise
+from control.store.binding import Dissent, nobody
 from control.store.effects import Effects
 from control.store.flush import Flusher
 from control.store.item import Asked, BlobRow, CheckpointRow, Item, WriteRow
@@ -66,10 +67,11 @@ class ControlSaver(Reader):
         *,
         serde: StrictSerializer | None = None,
         writers: Writers,
+        dissent: Dissent = nobody,
     ) -> None:
         super().__init__(pool, serde=serde or StrictSerializer(), writers=writers)
         self._flusher = flusher
-        self.effects = Effects(self, flusher)
+        self.effects = Effects(self, flusher, dissent=dissent)
 
     async def tenure(self, config: RunnableConfig) -> Tenure:
         """The claim a configuration's writes are made under."""

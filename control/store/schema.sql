@@ -170,7 +170,11 @@ CREATE TABLE control.approval (
     reviews smallint DEFAULT 0 NOT NULL,
     assignee text,
     assigned_why text,
-    CONSTRAINT approval_decision_check CHECK ((decision = ANY (ARRAY['approved'::text, 'rejected'::text, 'answered'::text, 'superseded'::text]))),
+    stale jsonb,
+    consumed_by text,
+    consumed_at timestamp with time zone,
+    CONSTRAINT approval_consumed_check CHECK (((consumed_by IS NULL) OR (decision = 'approved'::text))),
+    CONSTRAINT approval_decision_check CHECK ((decision = ANY (ARRAY['approved'::text, 'rejected'::text, 'answered'::text, 'superseded'::text, 'stale'::text]))),
     CONSTRAINT approval_kind_check CHECK ((kind = ANY (ARRAY['approval'::text, 'input'::text, 'doubt'::text])))
 );
 
@@ -229,6 +233,18 @@ CREATE TABLE control.effect (
 );
 
 ALTER TABLE ONLY control.effect FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE control.fact (
+    tenant control.tenant_id NOT NULL,
+    name text NOT NULL,
+    value text NOT NULL,
+    set_at timestamp with time zone NOT NULL,
+    set_by text NOT NULL,
+    CONSTRAINT fact_name_check CHECK ((name <> ''::text)),
+    CONSTRAINT fact_value_check CHECK ((value IS JSON))
+);
+
+ALTER TABLE ONLY control.fact FORCE ROW LEVEL SECURITY;
 
 CREATE TABLE control.ledger (
     tenant control.tenant_id NOT NULL,
@@ -511,6 +527,9 @@ ALTER TABLE ONLY control.delegation
 ALTER TABLE ONLY control.effect
     ADD CONSTRAINT effect_pkey PRIMARY KEY (tenant, run_id, effect_key);
 
+ALTER TABLE ONLY control.fact
+    ADD CONSTRAINT fact_pkey PRIMARY KEY (tenant, name);
+
 ALTER TABLE ONLY control.ledger
     ADD CONSTRAINT ledger_pkey PRIMARY KEY (tenant, run_id, seq);
 
@@ -684,6 +703,8 @@ CREATE POLICY command ON control.delegation TO control_command USING (((tenant):
 
 CREATE POLICY command ON control.effect TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
 
+CREATE POLICY command ON control.fact TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
+
 CREATE POLICY command ON control.ledger TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
 
 CREATE POLICY command ON control.policy TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
@@ -712,6 +733,8 @@ ALTER TABLE control.delegation ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE control.effect ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE control.fact ENABLE ROW LEVEL SECURITY;
+
 CREATE POLICY flush ON control.approval TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
 
 CREATE POLICY flush ON control.assignee TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
@@ -719,6 +742,8 @@ CREATE POLICY flush ON control.assignee TO control_flush USING (((tenant)::text 
 CREATE POLICY flush ON control.delegation TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
 
 CREATE POLICY flush ON control.effect TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
+
+CREATE POLICY flush ON control.fact FOR SELECT TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
 
 CREATE POLICY flush ON control.ledger TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
 
@@ -798,6 +823,9 @@ GRANT SELECT,INSERT,UPDATE ON TABLE control.delegation TO control_command;
 
 GRANT SELECT ON TABLE control.effect TO control_command;
 GRANT SELECT,INSERT,UPDATE ON TABLE control.effect TO control_flush;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE control.fact TO control_command;
+GRANT SELECT ON TABLE control.fact TO control_flush;
 
 GRANT SELECT,INSERT ON TABLE control.ledger TO control_command;
 GRANT SELECT,INSERT ON TABLE control.ledger TO control_flush;

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -19,12 +20,18 @@ from jsonschema.exceptions import best_match
 from control.core.answer import Said, Word, settle
 from control.core.approval import ALREADY_DECIDED, On, step
 from control.core.decision import ANSWER_INVALID
+from control.core.freshness import ANSWER_STALE, STALE, Moved, refused
 from control.core.lifecycle import VERB_NOT_LEGAL, Verb
 from control.core.packet import packet_text
 from control.core.problem import Problem, Refusal
+from control.core.run_status import derive
+from control.core.verdict import Permit
+from control.runtime.authority import AGREEMENT_NEEDED, NOT_PERMITTED, Authority, resource
 from control.runtime.commands import Change, Control, check_size
 from control.runtime.commands.vote import count, hear
-from control.store import questions, runs
+from control.runtime.dissent import dissent
+from control.runtime.rules_in_force import in_force_at
+from control.store import binding, questions, runs
 from control.store.questions import Approval
 from control.store.runs import Run
 
@@ -63,22 +70,28 @@ async def decide(
 
     interrupt_id: None means the only question that this word can answer, in a run of which none was decided before.
     digest: of the packet that was shown. on_behalf_of: in whose place the vote is cast. Raises `no-such-run`,
-    `which-question`, `already-decided`, `verb-not-legal`, `answer-late`, `packet-changed`, `answer-invalid`,
-    `not-entitled`, `voted-already`, `votes-differ`.
+    `which-question`, `already-decided`, `verb-not-legal`, `answer-late`, `answer-stale`, `packet-changed`,
+    `answer-invalid`, `not-entitled`, `voted-already`, `votes-differ`.
     """
     said = Said(word, answer=answer, edit=edit, decisions=decisions, note=note)
     try:
         async with control.changing(run_id, _VERB[word]) as change:
             question = await _meant(change, word, interrupt_id)
             _check_shown(question, digest)
-            return await _decide(change, question, said, on_behalf_of=on_behalf_of)
+            decided = await _decide(change, question, said, on_behalf_of=on_behalf_of)
     except Refusal as refusal:
+        if refusal.problem in (NOT_PERMITTED, AGREEMENT_NEEDED) and interrupt_id is not None:
+            await _refuse_outruled(control, run_id, word, interrupt_id=interrupt_id, refusal=refusal)
         if refusal.problem is VERB_NOT_LEGAL and interrupt_id is not None:
             await _refuse_second(control, run_id, interrupt_id)
         raise
+    if isinstance(decided, Refusal):
+        raise decided
+    return decided
 
 
-async def _decide(change: Change, question: Approval, said: Said, *, on_behalf_of: str | None) -> Run:
+async def _decide(change: Change, question: Approval, said: Said, *, on_behalf_of: str | None) -> Run | Refusal:
+    """The run as decided; or why the answer is stale, which is on record then."""
     control, asked = change.control, question.asks
     heard = await hear(change, question, on_behalf_of)
     verdict = settle(asked, said, by=control.by, at=change.at).word
@@ -88,6 +101,12 @@ async def _decide(change: Change, question: Approval, said: Said, *, on_behalf_o
     _check(question, value)
     text = control.serde.redact_json(json.dumps(value, ensure_ascii=False))
     check_size(control, len(text.encode()))
+    if yes and asked.is_approval and (moves := await _moves(change, question)):
+        kind, body = await binding.outdate(
+            change.conn, change.run, question.interrupt_id, moves=moves, found="answer", at=change.at
+        )
+        await change.save(replace(change.run, woken_at=change.at), [*heard.entries, change.entry(kind, body)])
+        return refused(ANSWER_STALE, moves)
     if asked.is_approval:
         agreed = _agreed(control, said)
         settled, entries = await count(change, heard, yes=yes, agreed=agreed, note=said.note)
@@ -102,6 +121,27 @@ async def _decide(change: Change, question: Approval, said: Said, *, on_behalf_o
     )
     kind, _, body = questions.decided(key, verdict, text, note=said.note, by=control.by)
     return await change.save(replace(change.run, woken_at=change.at), [*entries, change.entry(kind, body)])
+
+
+async def _moves(change: Change, question: Approval) -> tuple[Moved, ...]:
+    """What a yes would rest on that has moved since it was asked: facts, its time, and those who said yes before."""
+    asked = question.asks
+    moves = await binding.unsettled(change.conn, change.run, asked, opened_at=question.opened_at, at=change.at)
+    return moves + await binding.dissenting(change.conn, change.run, question.interrupt_id, dissent=dissent)
+
+
+async def _refuse_outruled(control: Control, run_id: UUID, word: Word, *, interrupt_id: str, refusal: Refusal) -> None:
+    """Whoever might have decided when it was asked, and may not now, is told that the policy has moved."""
+    async with control.transaction() as conn:
+        run, facts, at = await control.read(conn, run_id)
+        question = await questions.read_approval(conn, run, interrupt_id)
+        if question is None:
+            return
+        before = Authority(await in_force_at(conn, control.tenant, question.opened_at), control.principal)
+        status = derive(facts, now=at, stall_after=control.stall_after).word
+        if isinstance(before.judge(_VERB[word], resource(run, status)), Permit):
+            verb = f"on {_VERB[word]} by {control.by}"
+            raise refused(ANSWER_STALE, [Moved("policy", verb, "permitted", refusal.why)], **refusal.facts)
 
 
 def _agreed(control: Control, said: Said) -> str | None:
@@ -152,7 +192,12 @@ def _answers(word: Word, question: Approval) -> bool:
 
 
 def _decided(known: Approval) -> Refusal:
-    at = f"{known.decided_at:%Y-%m-%d %H:%M:%S} UTC" if known.decided_at else "some time"
+    if known.decision == "superseded":
+        move = Moved("head", known.node, "asked", f"no longer asked since {_clock(known.decided_at)}")
+        return refused(ANSWER_STALE, [move])
+    if known.decision == STALE:
+        return ANSWER_STALE.because(f"{json.loads(known.answer or '{}').get('note')}, which was found before.")
+    at = _clock(known.decided_at)
     who = known.decided_by or "the control plane"
     return ALREADY_DECIDED.because(
         f"{who} {known.decision} it at {at}.",
@@ -160,6 +205,10 @@ def _decided(known: Approval) -> Refusal:
         decision=known.decision,
         decided_at=known.decided_at.isoformat() if known.decided_at else None,
     )
+
+
+def _clock(at: datetime | None) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC" if at else "some time"
 
 
 def _check(question: Approval, value: Any) -> None:

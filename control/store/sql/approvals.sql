@@ -30,9 +30,10 @@ returning interrupt_id;
 -- :name answers
 -- What has been answered and not delivered: the resume value of each interrupt.
 -- locks: none
-select interrupt_id, kind, decision, answer, note, decided_by, decided_at
+select interrupt_id, answer, packet, schema
 from control.approval
-where tenant = %(tenant)s and run_id = %(run_id)s and decision in ('approved', 'rejected', 'answered') and delivered_at is null;
+where tenant = %(tenant)s and run_id = %(run_id)s and decision in ('approved', 'rejected', 'answered', 'stale')
+  and delivered_at is null;
 
 -- :name given
 -- The decisions on a run's approvals, oldest first.
@@ -54,6 +55,35 @@ order by decided_at desc, interrupt_id limit 1;
 -- Answers that the graph has taken in: decided, and no longer pending on the head.
 -- locks: approval
 update control.approval set delivered_at = %(at)s
-where tenant = %(tenant)s and run_id = %(run_id)s and decision in ('approved', 'rejected', 'answered')
+where tenant = %(tenant)s and run_id = %(run_id)s and decision in ('approved', 'rejected', 'answered', 'stale')
   and delivered_at is null and interrupt_id <> all (%(pending)s)
 returning interrupt_id;
+
+-- :name guards
+-- What is known of a decision that is to guard an effect. The caller holds the run's lock.
+-- locks: none
+select interrupt_id, packet, schema, opened_at, decision, decided_by, stale, consumed_by
+from control.approval where tenant = %(tenant)s and run_id = %(run_id)s and interrupt_id = %(interrupt_id)s;
+
+-- :name consume
+-- An approval is spent on one effect. No row where another has it. The caller holds the run's lock.
+-- locks: approval
+update control.approval set consumed_by = %(key)s, consumed_at = coalesce(consumed_at, %(at)s)
+where tenant = %(tenant)s and run_id = %(run_id)s and interrupt_id = %(interrupt_id)s and decision = 'approved'
+  and stale is null and coalesce(consumed_by, %(key)s) = %(key)s
+returning interrupt_id;
+
+-- :name outdate
+-- What a decision rests on has moved, for good. One that was never decided becomes stale instead.
+-- locks: approval
+update control.approval
+set stale = %(moved)s::jsonb, answer = case when decision is null then %(answer)s else answer end,
+    decided_at = coalesce(decided_at, %(at)s), decision = coalesce(decision, 'stale')
+where tenant = %(tenant)s and run_id = %(run_id)s and interrupt_id = %(interrupt_id)s;
+
+-- :name spoken
+-- What was said to a question, each entry with the request that policy answered, oldest first.
+-- locks: none
+select actor, body from control.ledger
+where tenant = %(tenant)s and run_id = %(run_id)s and kind in ('voted', 'decided') and body is not null
+order by seq;

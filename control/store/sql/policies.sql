@@ -3,6 +3,11 @@
 -- locks: none
 select digest from control.policy where tenant = %(tenant)s order by version desc limit 1;
 
+-- :name text_at
+-- Which text was in force for the tenant at an instant.
+-- locks: none
+select text from control.policy where tenant = %(tenant)s and applied_at <= %(at)s order by version desc limit 1;
+
 -- :name history
 -- Every version that the tenant has had, newest first.
 -- locks: none

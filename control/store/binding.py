@@ -1,0 +1,117 @@
+"""What a decision is bound to: whether it still stands, and the one effect that it is spent on.
+
+Every function works inside the caller's transaction, which holds the run's lock. Facts and policy are kept from moving
+until that commits (`facts.rest`), so that nothing begins on what somebody has just taken back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from psycopg import AsyncConnection
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+from control.core.freshness import DECISION_MISSING, DECISION_SPENT, STALE, Moved, moved
+from control.core.packet import Packet, packet_of
+from control.store import facts
+from control.store.runs import Run
+from control.store.sql import read
+
+_SQL: Final = read("approvals")
+
+Spoken = tuple[str, Mapping[str, Any]]
+"""Who spoke, and the body of the ledger's entry: the policy's version, and the request that it answered."""
+Dissent = Callable[[AsyncConnection[Any], str, Sequence[Spoken]], Awaitable[tuple[Moved, ...]]]
+"""What policy, as it now is, makes of what was said: each voice that it would no longer hear."""
+
+
+async def nobody(*_: Any) -> tuple[Moved, ...]:
+    """No policy: nobody's voice is taken back."""
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """A yes that is to guard an effect."""
+
+    interrupt_id: str
+    packet: Packet
+    opened_at: datetime
+    outdated: tuple[Moved, ...]
+
+
+async def unsettled(
+    conn: AsyncConnection[Any], run: Run, packet: Packet, *, opened_at: datetime, at: datetime
+) -> tuple[Moved, ...]:
+    """What a packet states and is no more so."""
+    if not packet.fresh and packet.valid_for_s is None:
+        return ()
+    await facts.rest(conn, run.tenant)
+    known = {fact.name: fact.value for fact in await facts.known(conn, run.tenant, list(packet.fresh))}
+    return moved(packet, known, opened_at=opened_at, now=at)
+
+
+async def outdate(
+    conn: AsyncConnection[Any], run: Run, interrupt_id: str, *, moves: Sequence[Moved], found: str, at: datetime
+) -> tuple[str, dict[str, Any]]:
+    """Put on record that a question, decided or not, has to be asked again. Returns the ledger's kind and body; for
+    `found` see `core.ledger`.
+    """
+    told = [one.as_json() for one in moves]
+    answer = json.dumps({"decision": "reject", "stale": True, "note": "; ".join(map(str, moves))}, ensure_ascii=False)
+    await conn.execute(_SQL["outdate"], _key(run, interrupt_id=interrupt_id, moved=Jsonb(told), answer=answer, at=at))
+    return "stale", {"interrupt_id": interrupt_id, "found": found, "moved": told}
+
+
+async def guard(conn: AsyncConnection[Any], run: Run, interrupt_id: str, *, key: str) -> Guard:
+    """The yes behind an effect. Raises `decision-missing`, `decision-spent`."""
+    async with conn.cursor(row_factory=dict_row) as cursor:
+        row = await (await cursor.execute(_SQL["guards"], _key(run, interrupt_id=interrupt_id))).fetchone()
+    if row is None or row["decision"] is None:
+        raise DECISION_MISSING.because(f"Nobody has decided the question {interrupt_id} of this run.")
+    if row["decision"] not in ("approved", STALE):
+        raise DECISION_MISSING.because(f"The question {interrupt_id} was {row['decision']} by {row['decided_by']}.")
+    if row["consumed_by"] not in (None, key):
+        raise DECISION_SPENT.because(
+            f"It was used for {row['consumed_by']!r}; this is {key!r}.", effect=row["consumed_by"]
+        )
+    packet = packet_of(json.loads(row["packet"]), row["schema"])
+    return Guard(interrupt_id, packet, row["opened_at"], tuple(Moved(**one) for one in row["stale"] or ()))
+
+
+async def consume(
+    conn: AsyncConnection[Any], run: Run, guard: Guard, *, key: str, at: datetime, dissent: Dissent
+) -> tuple[Moved, ...]:
+    """Spend an approval on the effect of this key, or say what it rests on that has moved."""
+    if guard.outdated:
+        return guard.outdated
+    await facts.rest(conn, run.tenant)
+    found = await unsettled(conn, run, guard.packet, opened_at=guard.opened_at, at=at)
+    found += await dissenting(conn, run, guard.interrupt_id, dissent=dissent)
+    if found:
+        return found
+    spent = await conn.execute(_SQL["consume"], _key(run, interrupt_id=guard.interrupt_id, key=key, at=at))
+    assert await spent.fetchone() is not None, "the run is locked, and the approval was free a moment ago"
+    return ()
+
+
+async def dissenting(conn: AsyncConnection[Any], run: Run, interrupt_id: str, *, dissent: Dissent) -> tuple[Moved, ...]:
+    """Those who have spoken to a question, and whom today's policy would no longer hear."""
+    spoken = await _spoken(conn, run, interrupt_id)
+    return await dissent(conn, run.tenant, spoken) if spoken else ()
+
+
+async def _spoken(conn: AsyncConnection[Any], run: Run, interrupt_id: str) -> list[Spoken]:
+    async with conn.cursor(row_factory=dict_row) as cursor:
+        rows = await (await cursor.execute(_SQL["spoken"], _key(run))).fetchall()
+    said = [(row["actor"], json.loads(row["body"])) for row in rows]
+    return [(actor, body) for actor, body in said if body["interrupt_id"] == interrupt_id and "request" in body]
+
+
+def _key(run: Run, **params: Any) -> dict[str, Any]:
+    return {"tenant": run.tenant, "run_id": run.run_id, **params}
