@@ -24,6 +24,7 @@ from control.core.problem import Refusal
 from control.runtime.commands import Control
 from control.runtime.commands.decide import decide
 from control.runtime.commands.delegate import delegate, revoke
+from control.runtime.commands.erase import erase_runs
 from control.runtime.commands.reassign import reassign, set_assignee
 from control.runtime.commands.start import start
 from control.runtime.doctor import examine
@@ -94,7 +95,9 @@ def refused(code: str, why: str = ".") -> Iterator[pytest.ExceptionInfo[Refusal]
 
 def assert_books_balance(database: str) -> None:
     """Every row follows from its facts, and is what its ledger replays to."""
-    found = [finding for case in cases(Address.of(database), "default") for finding in examine(case, crash_limit=5)[0]]
+    found = [
+        finding for case in cases(Address.of(database), "default") for finding in examine(case, crash_limit=5).findings
+    ]
     assert found == []
 
 
@@ -470,3 +473,24 @@ async def test_policy_says_who_may_stand_back_and_who_keeps_the_list(database: s
 async def now(stage: Stage) -> datetime:
     async with stage.control.transaction() as conn:
         return await runs.now(conn)
+
+
+async def test_erasing_a_run_reaches_what_its_votes_agreed_to(database: str) -> None:
+    """That they voted, and how, stays, as in the ledger."""
+    async with staged(database, {"pay": gated(quorum=2, answer=Amount)}) as stage:
+        run_id = await asked(stage)
+        for name in ("ana", "ben"):
+            await approve(stage, run_id, name, answer={"eur": 4711}, note="for 4711")
+        await stage.until(run_id, "succeeded")
+        assert "4711" in str(everything(database, run_id) + votes_of(database, run_id))
+        await erase_runs(stage.control, [run_id], why="asked for")
+        assert "4711" not in str(everything(database, run_id) + votes_of(database, run_id))
+        assert [vote[0] for vote in votes_of(database, run_id)] == ["ana", "ben"]
+
+
+def votes_of(database: str, run_id: UUID) -> list[tuple[Any, ...]]:
+    with psycopg.connect(database) as conn:
+        return conn.execute(_VOTES, (run_id,)).fetchall()
+
+
+_VOTES: Final = "select voter, answer, note from control.vote where run_id = %s order by voter"
