@@ -119,8 +119,8 @@ def read_gate(given: Any, expires_in: timedelta | None) -> Gate:
     """The gate that JSON describes. Raises `gate-invalid`: misread, it would let the wrong people through."""
     if not isinstance(given, Mapping):
         raise _wrong("It is no object.")
-    if unknown := sorted(given.keys() - _KEYS):
-        raise _wrong(f"It has no {', '.join(map(str, unknown))}.")
+    if unknown := sorted(map(str, given.keys() - _KEYS)):
+        raise _wrong(f"It has no {', '.join(unknown)}.")
     gate = Gate(
         quorum=_count(given.get("quorum", 1), "quorum"),
         roles=_names(given, "roles"),
