@@ -15,7 +15,7 @@ from control.core.execution import Outcome as Seen
 from control.core.facts import Facts, Fit, Outcome, OutcomeKind
 from control.core.failure import FailureClass, classify
 from control.core.problem import Refusal
-from control.core.retry import RetryPolicy, next_retry
+from control.core.retry import Backoff, RetryPolicy, next_retry
 from control.core.run_status import TERMINAL, index
 from control.store.claims import Claimed
 from control.store.errors import DATABASE_AWAY
@@ -23,6 +23,8 @@ from control.store.item import Ending
 from control.store.runs import Questions, Run, facts_of
 
 _RETRY_POLICY: Final = RetryPolicy()
+_AWAY_POLICY: Final = RetryPolicy({FailureClass.TRANSIENT: Backoff(attempts=30, initial_s=0.1, factor=1.5, max_s=30)})
+"""Patient, but not for ever: a run may itself be what ends the connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class Ended:
     """How an attempt came to its end, before the rows are asked. `raised` is the exception's `repr`, as rows keep it.
 
     certain: the graph itself ran to its end. It raises where it is drained or runs out of steps, so a stream that ends
-    without a question, of a graph without breakpoints, has nothing left to do.
+    without a question, of a graph without breakpoints, has nothing left to do. away: our own database was.
     """
 
     kind: OutcomeKind
@@ -39,6 +41,7 @@ class Ended:
     raised: str | None = None
     fit: Fit = Fit.FITS
     certain: bool = False
+    away: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +57,10 @@ class Scene:
 
 
 def failed(error: Exception) -> Ended:
-    """The end that an exception makes. Our own database being away speaks against no run: it is as if it had been
-    drained, and goes on when the database is back.
-    """
+    """The end that an exception makes. Our own database being away says nothing of the run."""
     if isinstance(error, Refusal):
         if error.problem is DATABASE_AWAY:
-            return Ended(OutcomeKind.DRAINED)
+            return Ended(OutcomeKind.FAILED, FailureClass.TRANSIENT, str(error), away=True)
         return Ended(OutcomeKind.FAILED, FailureClass.PERMANENT, str(error), repr(error))
     return Ended(OutcomeKind.FAILED, classify(error), f"{type(error).__name__}: {error}", repr(error))
 
@@ -144,7 +145,8 @@ def _after(ended: Ended, scene: Scene, *, head: Head, jitter: float, redact: Cal
     """The run as it will be once this attempt has let go."""
     run, is_failed, retry_at = scene.run, ended.kind is OutcomeKind.FAILED, None
     if is_failed and ended.failure:
-        retry_at = next_retry(_RETRY_POLICY, ended.failure, run.retries, now=scene.now, jitter=jitter)
+        policy = _AWAY_POLICY if ended.away else _RETRY_POLICY
+        retry_at = next_retry(policy, ended.failure, run.retries, now=scene.now, jitter=jitter)
     return replace(
         run,
         worker_id=None,

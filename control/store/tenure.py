@@ -9,7 +9,7 @@ from typing import Final
 
 from control.core.execution import START, pulled_node
 from control.core.problem import Refusal
-from control.store.item import Fence
+from control.store.item import Fence, Item
 
 TENURE: Final = "__control_tenure"
 """The key of a tenure in a LangGraph configuration's `configurable`. Its underscores keep it out of the metadata."""
@@ -52,6 +52,10 @@ class Tenure:
         first, self.broken = self.broken is None, self.broken or refusal
         if first and self.on_lost:
             self.on_lost(refusal)
+
+    def item(self) -> Item:
+        """A write of this claim, which rests on those that were acknowledged early."""
+        return Item(self.fence, asyncio.get_running_loop().create_future(), rests_on=tuple(self.unwritten))
 
     def node(self, task_id: str, task_path: str) -> str:
         """The node of a root task; empty for the input and for commands, which are nobody's."""
