@@ -40,7 +40,7 @@ from control.store.claims import Claimed
 from control.store.database import Database
 from control.store.errors import DATABASE_AWAY
 from control.store.flush import CLAIM_LOST, RUN_MOVED, Flusher
-from control.store.item import Ending, Fence, Item
+from control.store.item import Ending, Fence
 from control.store.saver import ControlSaver
 from control.store.tenure import DECISION_PASSED_OVER, TENURE, Tenure
 
@@ -122,6 +122,8 @@ class Attempt:
         moved.
         """
         self.ending = True
+        if self.tenure.broken:
+            raise self.tenure.broken
         if self.tenure.asked:
             return False
         try:
@@ -291,6 +293,10 @@ class Attempt:
         self.ending = True
         if self.tenure.unwritten:
             await asyncio.gather(*self.tenure.unwritten, return_exceptions=True)
+        if broken := self.tenure.broken:  # what the graph has done since is not in the rows
+            if broken.problem is CLAIM_LOST:
+                raise broken
+            ended = failed(broken)
         while True:
             try:
                 await self._record(ended)
@@ -328,7 +334,8 @@ class Attempt:
         return await runs.save_run(conn, run, fired, at=at, crash_limit=self.tools.crash_limit) if fired else run
 
     async def _write(self, ending: Ending, delivered: set[str]) -> None:
-        item = Item(self.fence, asyncio.get_running_loop().create_future(), ending=ending)
+        item = self.tenure.item()
+        item.ending = ending
         item.entries.append(("ended", self.tenure.actor, told(ending, delivered)))
         await self.tools.flusher.write(item)
 

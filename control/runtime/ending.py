@@ -15,7 +15,7 @@ from control.core.execution import Outcome as Seen
 from control.core.facts import Facts, Fit, Outcome, OutcomeKind
 from control.core.failure import FailureClass, classify
 from control.core.problem import Refusal
-from control.core.retry import RetryPolicy, next_retry
+from control.core.retry import Backoff, RetryPolicy, next_retry
 from control.core.run_status import TERMINAL, index
 from control.store.claims import Claimed
 from control.store.errors import DATABASE_AWAY
@@ -24,6 +24,8 @@ from control.store.runs import Questions, Run, facts_of
 from control.store.tenure import DECISION_PASSED_OVER
 
 _RETRY_POLICY: Final = RetryPolicy()
+_AWAY_POLICY: Final = RetryPolicy({FailureClass.TRANSIENT: Backoff(attempts=30, initial_s=0.1, factor=1.5, max_s=30)})
+"""Patient, but not for ever: a run may itself be what ends the connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class Ended:
     """How an attempt came to its end, before the rows are asked. `raised` is the exception's `repr`, as rows keep it.
 
     certain: the graph itself ran to its end. It raises where it is drained or runs out of steps, so a stream that ends
-    without a question, of a graph without breakpoints, has nothing left to do.
+    without a question, of a graph without breakpoints, has nothing left to do. away: our own database was.
     """
 
     kind: OutcomeKind
@@ -40,6 +42,7 @@ class Ended:
     raised: str | None = None
     fit: Fit = Fit.FITS
     certain: bool = False
+    away: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +58,10 @@ class Scene:
 
 
 def failed(error: Exception) -> Ended:
-    """The end that an exception makes. Our own database being away speaks against no run: it is as if it had been
-    drained, and goes on when the database is back.
-    """
+    """The end that an exception makes. Our own database being away says nothing of the run."""
     if isinstance(error, Refusal):
         if error.problem is DATABASE_AWAY:
-            return Ended(OutcomeKind.DRAINED)
+            return Ended(OutcomeKind.FAILED, FailureClass.TRANSIENT, str(error), away=True)
         passed_over = error.problem.code == DECISION_PASSED_OVER.code
         failure = FailureClass.HUMAN if passed_over else FailureClass.PERMANENT
         return Ended(OutcomeKind.FAILED, failure, str(error), repr(error))
@@ -147,7 +148,8 @@ def _after(ended: Ended, scene: Scene, *, head: Head, jitter: float, redact: Cal
     """The run as it will be once this attempt has let go."""
     run, is_failed, retry_at = scene.run, ended.kind is OutcomeKind.FAILED, None
     if is_failed and ended.failure:
-        retry_at = next_retry(_RETRY_POLICY, ended.failure, run.retries, now=scene.now, jitter=jitter)
+        policy = _AWAY_POLICY if ended.away else _RETRY_POLICY
+        retry_at = next_retry(policy, ended.failure, run.retries, now=scene.now, jitter=jitter)
     return replace(
         run,
         worker_id=None,

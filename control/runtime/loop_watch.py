@@ -4,6 +4,8 @@ Asynchronous nodes share one loop: one that computes, sleeps or reads a file wit
 them the worker's attention. A thread asks the loop for a sign; where none comes in time, it looks at what the loop is
 executing: the innermost frame of somebody's own code, and the configuration that LangGraph runs the node with, which
 stands in the frames around it.
+
+The thread counts the time it has itself had: a process that was stopped, or that got no core, is late without blocking.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import Any, Final
 
 from control.store.tenure import TENURE, Tenure
 
+_SLICES: Final = 20  # of the wait: where this thread is held up too, one of them takes it all
 _FOREIGN: Final = ("/site-packages/", "/lib/python", "<frozen", "<string>")
 
 
@@ -53,7 +56,7 @@ class LoopWatch:
                 self._loop.call_soon_threadsafe(answered.set)
             except RuntimeError:  # the loop is closed
                 return
-            if not answered.wait(self._after_s):
+            if not any(answered.wait(self._after_s / _SLICES) for _ in range(_SLICES)):
                 self._report(self._look())
                 answered.wait()
 

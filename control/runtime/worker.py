@@ -22,9 +22,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
+from langgraph.pregel import Pregel
+
+from control.core.execution import Head
 from control.core.problem import Refusal
 from control.runtime.attempt import Attempt, Tools, misfit
 from control.runtime.attestation import DATABASE_RESTORED, Attestor
@@ -39,6 +42,7 @@ from control.store.session import Session
 
 _GATHER_S: Final = 0.0005
 _READOPT_S: Final = 5.0
+_AT_ONCE: Final = 4  # runs of the dead that are taken over at the same time
 _LAST_WAIT_S: Final = 5.0
 UNHEARD: Final = "its worker never heard of the claim"
 _log: Final = logging.getLogger(__name__)
@@ -159,7 +163,10 @@ class Worker:
                 wake.clear()
 
     async def _claim(self) -> None:
-        """Fill the free slots. A worker that shows no sign of life takes nothing: it would be taken away again."""
+        """Fill the free slots. A worker that shows no sign of life takes nothing: it would be taken away again. And one
+        that has just come sees to the runs of the dead first: were it to die as they did, it would only add to them.
+        """
+        await self.swept.wait()
         if self.busy:
             await asyncio.sleep(_GATHER_S)  # runs end close to each other, and one claim fills all their slots
         while self._lost_at is None and not self._draining.is_set() and (free := self._pace.slots - self.busy) > 0:
@@ -191,14 +198,18 @@ class Worker:
         """Take runs from the dead, and wake those whose time has come."""
         if self._may_judge():
             settled = self._loop.time() > self._up_at + self._pace.failover_wait_s
-            for orphan in await self._sweeping.orphans(self.worker_id, grace=self._failover_wait, settled=settled):
-                if await self._recovery.take_over(orphan):
-                    _log.warning("run %s taken over: %s", orphan.run_id, orphan.why)
-                    self._work.set()
+            orphans = await self._sweeping.orphans(self.worker_id, grace=self._failover_wait, settled=settled)
+            for first in range(0, len(orphans), _AT_ONCE):
+                await asyncio.gather(*map(self._take_over, orphans[first : first + _AT_ONCE]))
         for tenant, run_id in await self._sweeping.due():
-            if await self._recovery.wake(tenant, run_id):
+            if await _one_of_many(self._recovery.wake(tenant, run_id), run_id):
                 self._work.set()
         self.swept.set()
+
+    async def _take_over(self, orphan: Orphan) -> None:
+        if await _one_of_many(self._recovery.take_over(orphan), orphan.run_id):
+            _log.warning("run %s taken over: %s", orphan.run_id, orphan.why)
+            self._work.set()
 
     async def _readopt(self) -> None:
         """Unblock the runs that fit a version held here: their own again, or another that goes on from their head."""
@@ -206,7 +217,8 @@ class Worker:
             workflow = self._workflows[blocked.workflow]
             if blocked.graph_digest != workflow.digest:
                 head = await self._tools.head(blocked.tenant, blocked.thread_id)
-                if await misfit(workflow.under(self._tools.saver.of(blocked.tenant)), head):
+                graph = workflow.under(self._tools.saver.of(blocked.tenant))
+                if not await _one_of_many(_fits(graph, head), blocked.run_id):
                     self._misfits.add(blocked.run_id)
                     continue
             await self._recovery.readopt(blocked.tenant, blocked.run_id, workflow.digest)
@@ -319,6 +331,22 @@ class Worker:
 
     def _blocked(self, blocked: Blocked) -> None:
         """From the watching thread: the loop cannot write this, so a connection of its own does."""
-        _log.error("the event loop is blocked by node %s in %s", blocked.node, blocked.where)
+        level = logging.ERROR if blocked.node else logging.WARNING
+        _log.log(level, "the event loop is blocked by node %s in %s", blocked.node, blocked.where)
         if blocked.tenure is not None:
             mark_blocking(self._database.address, blocked.tenure.fence, f"{blocked.node}: {blocked.where}")
+
+
+async def _one_of_many(act: Awaitable[bool], run_id: UUID) -> bool:
+    """Whether it was done. A run that cannot be dealt with keeps none of the others waiting."""
+    try:
+        return await act
+    except Refusal:
+        raise  # the database's, and so everybody's
+    except Exception:
+        _log.exception("run %s could not be dealt with", run_id)
+        return False
+
+
+async def _fits(graph: Pregel[Any, Any, Any, Any], head: Head) -> bool:
+    return await misfit(graph, head) is None

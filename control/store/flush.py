@@ -18,7 +18,7 @@ import contextlib
 import itertools
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, LiteralString
 
 import psycopg
@@ -106,6 +106,9 @@ class Flusher:
         write asks for one.
         """
         await self._room.acquire()
+        if refused := _refused(item.rests_on):  # they were queued before it, and would have taken it along
+            self._fail([item], refused)
+            return
         self._queue.append(item)
         self._drained.clear()
         if linger:
@@ -314,3 +317,9 @@ def _rare(batch: Batch, flush: int) -> list[tuple[LiteralString, dict[str, Any]]
     }
     also = {"flush": flush, "tenants": batch.tenants()}
     return [(_SQL[name], params | also) for name, params in parts.items() if params]
+
+
+def _refused(writes: Iterable[asyncio.Future[int]]) -> Exception | None:
+    """Why one of these writes failed."""
+    errors = (written.exception() for written in writes if written.done() and not written.cancelled())
+    return next((error for error in errors if isinstance(error, Exception)), None)

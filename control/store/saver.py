@@ -114,7 +114,7 @@ class ControlSaver(Reader):
     ) -> RunnableConfig:
         tenure = await self.tenure(config)
         ns: str = config["configurable"].get("checkpoint_ns", "")
-        item = Item(tenure.fence, self.loop.create_future())
+        item = tenure.item()
         item.blobs, inline = self._blobs(ns, checkpoint, new_versions=new_versions, apart=tenure.apart)
         item.checkpoints.append(self._checkpoint_row(config, checkpoint, metadata, inline=inline))
         early = False
@@ -138,7 +138,7 @@ class ControlSaver(Reader):
     ) -> None:
         tenure = await self.tenure(config)
         tenure.heed(task_id, writes)
-        item = Item(tenure.fence, self.loop.create_future())
+        item = tenure.item()
         ns, checkpoint_id = config["configurable"].get("checkpoint_ns", ""), config["configurable"]["checkpoint_id"]
         rows = item.marks if all(channel in WRITES_IDX_MAP for channel, _ in writes) else item.writes
         for position, (channel, value) in enumerate(writes):

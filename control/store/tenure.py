@@ -11,7 +11,7 @@ from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME
 
 from control.core.execution import START, pulled_node
 from control.core.problem import Problem, Refusal
-from control.store.item import Fence
+from control.store.item import Fence, Item
 
 DECISION_PASSED_OVER: Final = Problem(
     code="decision-passed-over",
@@ -78,6 +78,10 @@ class Tenure:
     def enforced(self, interrupt_id: str) -> None:
         """A decision was carried out without the step that asked."""
         self.owed = {task: owed for task, owed in self.owed.items() if owed[0] != interrupt_id}
+
+    def item(self) -> Item:
+        """A write of this claim, which rests on those that were acknowledged early."""
+        return Item(self.fence, asyncio.get_running_loop().create_future(), rests_on=tuple(self.unwritten))
 
     def node(self, task_id: str, task_path: str) -> str:
         """The node of a root task; empty for the input and for commands, which are nobody's."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import operator
-from typing import Annotated
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
 from uuid import UUID
 
+import psycopg
 from langgraph.graph import START, StateGraph
 from pytest import MonkeyPatch
 from typing_extensions import TypedDict
@@ -14,9 +16,12 @@ from typing_extensions import TypedDict
 from control.core.answer import Word
 from control.runtime.commands.decide import decide
 from control.runtime.commands.start import start
+from control.runtime.recovery import Recovery
 from control.sdk import approval
 from control.store.claims import Claimed, Claims, Holdings
 from control.store.errors import DATABASE_AWAY
+from control.store.flush import Flusher
+from control.store.item import Batch
 from control.testing.stage import Stage, staged
 
 
@@ -67,9 +72,9 @@ async def test_a_claim_whose_answer_is_lost_does_not_keep_its_run(database: str,
     assert told[:4] == ["accepted", "claimed", "worker_lost", "claimed"]
 
 
-async def test_a_database_that_is_away_costs_a_run_no_retry(database: str) -> None:
-    """However often: it says nothing about the run."""
-    times = iter(range(12))
+async def test_a_database_that_is_away_does_not_use_up_the_retries_of_a_run(database: str) -> None:
+    """More often than a failure of its own would be forgiven: it says nothing about the run."""
+    times = iter(range(7))
 
     def say(_: Said) -> Said:
         if next(times, None) is not None:
@@ -81,8 +86,52 @@ async def test_a_database_that_is_away_costs_a_run_no_retry(database: str) -> No
         run = await start(stage.control, "saying", {"said": []})
         await stage.until(run.run_id, "succeeded")
         ends = [entry.body for entry in stage.ledger(run.run_id) if entry.kind == "ended"]
-    assert [end["outcome"] for end in ends] == ["drained"] * 12 + ["completed"]
-    assert not any("retry_at" in end for end in ends)
+    assert [end["outcome"] for end in ends] == ["failed"] * 7 + ["completed"]
+    assert all("retry_at" in end for end in ends[:-1])
+
+
+async def test_a_run_that_finishes_while_the_database_is_away_is_finished_later(
+    database: str, monkeypatch: MonkeyPatch
+) -> None:
+    """What its last node returned was acknowledged early and then lost: the rows say that the node has yet to run."""
+    persist, refused = Flusher._persist, iter(range(2))
+
+    async def lost(flusher: Flusher, batch: Batch) -> dict[Any, tuple[str, int | None]]:
+        last = [item for items in batch.groups.values() for item in items if item.writes or item.ending]
+        if last and next(refused, None) is not None:
+            raise psycopg.OperationalError("the connection is lost")
+        return await persist(flusher, batch)
+
+    monkeypatch.setattr(Flusher, "_persist", lost)
+    graph = StateGraph(Said).add_node("say", lambda _: {"said": ["it"]}).add_edge(START, "say").compile()
+    async with staged(database, {"saying": graph}) as stage:
+        run = await start(stage.control, "saying", {"said": []})
+        await stage.until(run.run_id, "succeeded")
+        ends = [entry.body["outcome"] for entry in stage.ledger(run.run_id) if entry.kind == "ended"]
+    assert ends[-1] == "completed"
+    assert set(ends[:-1]) == {"failed"}, "it never looked as if it had stopped at a breakpoint"
+
+
+async def test_a_run_that_no_sweep_can_deal_with_keeps_no_other_waiting(
+    database: str, monkeypatch: MonkeyPatch
+) -> None:
+    wake, bad = Recovery.wake, set[UUID]()
+
+    async def broken(recovery: Recovery, tenant: str, run_id: UUID) -> bool:
+        if run_id in bad:
+            raise AssertionError("nobody foresaw this")
+        return await wake(recovery, tenant, run_id)
+
+    monkeypatch.setattr(Recovery, "wake", broken)
+    graph = StateGraph(Said).add_node("say", lambda _: {"said": ["it"]}).add_edge(START, "say").compile()
+    async with staged(database, {"saying": graph}) as stage:
+        soon = datetime.now(UTC) + timedelta(seconds=0.3)
+        first = await start(stage.control, "saying", {"said": []}, not_before=soon)
+        bad.add(first.run_id)
+        second = await start(stage.control, "saying", {"said": []}, not_before=soon + timedelta(seconds=0.1))
+        await stage.until(second.run_id, "succeeded")
+        bad.clear()
+        await stage.until(first.run_id, "succeeded")
 
 
 async def _until_told(stage: Stage, run_id: UUID, kind: str) -> None:

@@ -18,6 +18,7 @@ from control.store import arrays
 from control.store.database import Address
 from control.store.flush import Flusher
 from control.store.item import Fence
+from control.store.tenure import Tenure
 from tests.store.holding import claimed, execute, head_of, installation, ledger, put, under, until_blocked
 from tests.store.wire import Wire, wired
 
@@ -188,3 +189,18 @@ async def test_a_database_that_takes_no_writes_for_a_while_is_waited_for(databas
 def name(conninfo: str) -> str:
     [(found,)] = execute(conninfo, "select quote_ident(current_database())")
     return str(found)
+
+
+async def test_what_rests_on_a_refused_write_is_refused_too(database: str) -> None:
+    """Even if it is queued only when the refusal is known: an ending must not stand without its last checkpoint."""
+    fence = claimed(database)
+    async with installation(database, flush_queue_limit=1) as app:
+        tenure = Tenure(fence, actor="worker:test")
+        first, last = tenure.item(), tenure.item()
+        first.entries.append(("handled", "\ud800", {}))  # no UTF-8: it cannot be stored
+        last.entries.append(("handled", "worker:test", {"node": "b"}))
+        last.rests_on = (first.written,)
+        writes = [asyncio.ensure_future(app.flusher.write(item)) for item in (first, last)]  # room for one at a time
+        refused = await asyncio.gather(*writes, return_exceptions=True)
+    assert [error.problem.code for error in refused if isinstance(error, Refusal)] == ["value-not-storable"] * 2
+    assert ledger(database, fence.run_id) == []

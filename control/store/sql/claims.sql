@@ -96,7 +96,7 @@ update control.worker set ended_at = clock_timestamp(), lease_until = clock_time
 -- :name lost
 -- Claims whose holder is gone: its session lock is free, or its lease has run out. After a restart of the server every
 -- lock is free for a moment, so then a holder has `grace` to come back, and who is not `settled`, having just come
--- itself, leaves it be. A worker that signed off did not crash: it left while its run would not stop.
+-- itself, leaves it be. Those that wait longest come first. A worker that signed off did not crash: it left while its run would not stop.
 -- locks: none
 with living as (
     select lock_id from control.living
@@ -111,7 +111,7 @@ where r.worker_id <> %(worker_id)s
        or (w.lock_id not in (select lock_id from living)
            and (w.server_start_at = pg_postmaster_start_time()
                 or (%(settled)s and clock_timestamp() > pg_postmaster_start_time() + %(grace)s))))
-limit %(limit)s;
+order by r.since limit %(limit)s;
 
 -- :name mine
 -- Which claims this worker still has, and the version of each: what changed under it shows here.
