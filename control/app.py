@@ -109,6 +109,7 @@ async def opened(
     settings: Settings, at: Address | None = None, workflows: Mapping[str, Workflow] | None = None
 ) -> AsyncIterator[App]:
     """Everything of one process, opened, and closed in the reverse order. Raises the problems of `Database.open`."""
+    from control.runtime.back_doors import permits
     from control.runtime.dissent import dissent
     from control.store.saver import ControlSaver
     from control.store.writers import ImplicitWriters
@@ -135,6 +136,7 @@ async def opened(
             by=_person(),
             crash_limit=settings.crash_limit,
             failover_wait=timedelta(seconds=settings.failover_wait_s),
+            permit=permits(local_person(settings)),
         )
         serde = _serde(settings)
         saver = ControlSaver(database.reader, flusher, serde=serde, writers=writers, dissent=dissent)

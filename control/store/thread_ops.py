@@ -1,8 +1,8 @@
 """Whole threads: deleting, pruning and copying what LangGraph keeps of them.
 
-What a run stands on is not taken away: a thread is deleted only when every run on it has ended, and pruned or copied
-only when nobody works on it. Threads of another tenant are not seen. The runs' own records stay: the ledger says what
-happened on a thread that is gone.
+Policy has to permit it. What a run stands on is not taken away: a thread is deleted only when every run on it has
+ended, and pruned or copied only when nobody works on it. Threads of another tenant are not seen. The runs' own records
+stay: the ledger says what happened on a thread that is gone.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from langgraph.checkpoint.postgres.base import _aexecute, _refuse_delta_threads
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
+from control.core.action import Action
 from control.store.errors import THREAD_TAKEN
 from control.store.sql import read
 
@@ -34,10 +35,11 @@ class Owner(Protocol):
         """Make a thread that plain LangGraph wrote and nobody owns this tenant's. False where it is no such thread."""
 
     def idle(
-        self, threads: Sequence[str], *, ended: bool
+        self, threads: Sequence[str], *, ended: bool, action: Action | None = None
     ) -> AbstractAsyncContextManager[AsyncConnection[dict[str, Any]]]:
         """A transaction of the tenant at whose beginning and end nobody works on the threads; with `ended`, no run on
-        them is open either. Raises `claim-held`, `thread-busy`, and `thread-taken` for another tenant's.
+        them is open either. `action` is what policy has to permit. Raises `claim-held`, `thread-busy`, `not-permitted`,
+        `agreement-needed`, and `thread-taken` for another tenant's.
         """
 
 
@@ -87,7 +89,7 @@ class ThreadOps(AsyncPostgresSaver):
         asyncio.run_coroutine_threadsafe(self.aprune(thread_ids, strategy=strategy), self.loop).result()
 
     async def _delete(self, threads: Sequence[str]) -> None:
-        async with self._writers.idle(threads, ended=True) as conn:
+        async with self._writers.idle(threads, ended=True, action=Action.DELETE_THREAD) as conn:
             await conn.execute(_SQL["delete"], {"threads": list(threads)})
 
     async def _delete_for_runs(self, run_ids: Sequence[str]) -> None:
@@ -96,7 +98,7 @@ class ThreadOps(AsyncPostgresSaver):
             threads = [row["thread_id"] for row in await cursor.fetchall()]
         if not threads:
             return
-        async with self._writers.idle(threads, ended=True) as conn:
+        async with self._writers.idle(threads, ended=True, action=Action.DELETE_THREAD) as conn:
             await _aexecute(conn.cursor(row_factory=dict_row), _refuse_delta_threads(threads))
             await conn.execute(_SQL["delete_runs"], {"threads": threads, "runs": run_ids})
             await conn.execute(_SQL["delete_unread"], {"threads": threads})
@@ -104,7 +106,8 @@ class ThreadOps(AsyncPostgresSaver):
     async def _copy(self, source: str, target: str) -> None:
         idle = self._writers.idle
         await self._writers.adopt(source)  # its owner alone sees what there is to copy
-        async with idle([source], ended=False), idle([target], ended=True) as conn:
+        copied = idle([source], ended=False, action=Action.COPY_THREAD)
+        async with copied, idle([target], ended=True) as conn:
             try:
                 await conn.execute(_SQL["own"], {"tenant": self._writers.tenant, "threads": [target]})
                 await conn.execute(_SQL["copy"], {"source": source, "target": target})
@@ -119,6 +122,6 @@ class ThreadOps(AsyncPostgresSaver):
         if strategy == "delete":
             await self._delete(threads)
             return
-        async with self._writers.idle(threads, ended=False):
+        async with self._writers.idle(threads, ended=False, action=Action.DELETE_THREAD):
             pass  # what a run appends from now on, the stock saver's pruning leaves alone
         await super().aprune(threads, strategy=strategy)

@@ -8,7 +8,7 @@ the run's status follows from what the rows say. A thread that a worker or anoth
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -17,6 +17,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 
+from control.core.action import Action
 from control.core.execution import Execution, Head
 from control.core.facts import OutcomeKind
 from control.core.failure import FailureClass
@@ -69,9 +70,18 @@ async def _withdraw_answered(conn: psycopg.AsyncConnection[Any], run: Run, head:
     return await questions.withdraw(conn, run, keep=[q.id for q in head.open], why="answered by a script", at=at)
 
 
+Permitting = Callable[[psycopg.AsyncConnection[Any], Action, Sequence[str]], Awaitable[None]]
+"""Refuses what policy does not permit to be done to these threads."""
+
+
+async def anybody(*_: Any) -> None:
+    """No policy: everything is permitted."""
+
+
 class ImplicitWriters:
     """The writers of one process, for one tenant. `session` is its sign of life, started at the first write; `by` is
-    whose script it is; `failover_wait` is for other holders to come back after the server restarted.
+    whose script it is; `failover_wait` is for other holders to come back after the server restarted; `permit` asks
+    policy.
     """
 
     def __init__(
@@ -83,9 +93,11 @@ class ImplicitWriters:
         by: str,
         crash_limit: int,
         failover_wait: timedelta,
+        permit: Permitting = anybody,
     ) -> None:
         self._database, self._session, self._failover_wait = database, session, failover_wait
         self.tenant, self._by, self._crash_limit = tenant, by, crash_limit
+        self._permit = permit
         self._held: dict[str, Tenure] = {}
         self._started = False
         self._taking = asyncio.Lock()
@@ -140,9 +152,13 @@ class ImplicitWriters:
         return bool(written) and (await conn.execute(_THREADS["own"], named | {"threads": written})).rowcount > 0
 
     @asynccontextmanager
-    async def idle(self, threads: Sequence[str], *, ended: bool) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+    async def idle(
+        self, threads: Sequence[str], *, ended: bool, action: Action | None = None
+    ) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
         """A transaction at whose beginning and end nobody works on the threads; see `thread_ops.Owner`."""
         async with self._database.scope("control_flush", self.tenant) as conn:
+            if action is not None:
+                await self._permit(conn, action, threads)
             await self._own(conn, threads)
             await self._refuse_busy(conn, threads, ended=ended)
             yield conn
