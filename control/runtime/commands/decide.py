@@ -18,7 +18,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
 from control.core.answer import Said, Word, settle
-from control.core.approval import ALREADY_DECIDED, On, step
+from control.core.approval import ALREADY_DECIDED, On, objection, step
 from control.core.decision import ANSWER_INVALID
 from control.core.freshness import ANSWER_STALE, STALE, Moved, refused
 from control.core.lifecycle import VERB_NOT_LEGAL, Verb
@@ -101,6 +101,8 @@ async def _decide(change: Change, question: Approval, said: Said, *, on_behalf_o
     _check(question, value)
     text = control.serde.redact_json(json.dumps(value, ensure_ascii=False))
     check_size(control, len(text.encode()))
+    if yes and (unfit := objection(heard.asked.approval, heard.voter, yes=True)):
+        raise unfit
     if yes and asked.is_approval and (moves := await _moves(change, question)):
         kind, body = await binding.outdate(
             change.conn, change.run, question.interrupt_id, moves=moves, found="answer", at=change.at
