@@ -90,12 +90,17 @@ async def _measure(site: Site, conninfo: str, runs: int) -> list[Row]:
     times = site.some(_LOOKS, least=20)
     async with staged(conninfo, {}, work=False) as stage:
         rows = [await _look(stage.control, look, conninfo, times) for look in _LOOKING]
-        waiting = await _by_clock(replace(stage.control, tenant=_LARGEST), times)
+        waiting = await _by_clock(_of(stage.control, _LARGEST), times)
     return [replace(row, what=f"page of {_PAGE} of {runs:,}: {row.what}, p50") for row in [*rows, waiting]]
 
 
+def _of(control: Control, tenant: str) -> Control:
+    """The commands, as given in this tenant."""
+    return replace(control, principal=replace(control.principal, tenant=tenant))
+
+
 async def _look(control: Control, look: Look, conninfo: str, times: int) -> Row:
-    command = replace(control, tenant=look.tenant)
+    command = _of(control, look.tenant)
     places = _places(conninfo, look, times) if look.deep else [listing.NEWEST] * times
     took: list[float] = []
     for place in places:

@@ -19,6 +19,7 @@ from control.runtime.commands.pause import pause, resume
 from control.runtime.commands.signal import signal
 from control.runtime.commands.start import start
 from control.sdk import approval, wait_for
+from control.store import claims
 from control.testing import clock
 from control.testing.stage import Stage, staged
 from tests.runtime.scenes import Cues, State, fan, graphs, playing, until
@@ -185,8 +186,11 @@ async def test_a_start_is_put_off(database: str, cues: Cues) -> None:
         await stage.until(run_id, "succeeded")
 
 
-async def test_approvals_past_their_expiry_do_not_starve_the_timers(database: str, cues: Cues) -> None:
+async def test_approvals_past_their_expiry_do_not_starve_the_timers(
+    database: str, cues: Cues, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """More of them than one sweep looks at, all older than the timer that is due. Nobody answered: each is a no."""
+    monkeypatch.setattr(claims, "_SWEEP", 20)
 
     async def node(_: State) -> dict[str, Any]:
         said = approval("Soon?", action={}, on_yes="It acts.", on_no="Not.", expires_in=timedelta(hours=1))
@@ -196,7 +200,7 @@ async def test_approvals_past_their_expiry_do_not_starve_the_timers(database: st
     graph.add_node("node", node)
     graph.add_edge(START, "node")
     async with staged(database, {"asks": graph.compile(), **graphs("wait")}, worker_slots=50) as stage:
-        asking = [(await run_of(stage, "asks", cues)) for _ in range(210)]
+        asking = [(await run_of(stage, "asks", cues)) for _ in range(25)]
         for run_id in asking:
             await stage.until(run_id, "awaiting_approval")
         waiting = await run_of(stage, "wait", cues)

@@ -107,7 +107,7 @@ def check(conn: psycopg.Connection[Row], text: str, who: Principal) -> bool:
     return found.exact
 
 
-FEW = settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+FEW = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 MANY = settings(FEW, max_examples=5000)
 
 
@@ -132,6 +132,15 @@ def test_a_list_shows_no_run_that_may_not_be_read_at_length(
     runs: psycopg.Connection[Row], text: str, who: Principal
 ) -> None:
     check(runs, text, who)
+
+
+@pytest.mark.prove
+@MANY
+@given(text=exact_rules, who=principals.filter(lambda who: "\n" not in who.id))
+def test_a_list_shows_every_run_where_all_has_a_condition_at_length(
+    runs: psycopg.Connection[Row], text: str, who: Principal
+) -> None:
+    assert check(runs, text, who)
 
 
 def test_a_filter_is_no_trivial_one(runs: psycopg.Connection[Row]) -> None:

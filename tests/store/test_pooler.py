@@ -30,7 +30,7 @@ from control.runtime.workflows import describe
 from control.sdk import approval
 from control.settings import Settings
 from control.store.database import Address, Database
-from control.testing.stage import Stage
+from control.testing.stage import Stage, tester
 from tests.store.holding import claimed, execute
 
 BINARY: Final = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
@@ -42,11 +42,12 @@ pytestmark = pytest.mark.skipif(BINARY is None, reason="pgbouncer is not install
 
 @dataclass(frozen=True)
 class Pooler:
-    """`conninfo` leads to the test's database through it, `direct` past it."""
+    """`conninfo` leads to the test's database through it, `direct` past it. `folder`: for files."""
 
     conninfo: str
     direct: str
     process: subprocess.Popen[bytes]
+    folder: Path
 
     def transactions(self) -> int:
         """How many it has passed on to the test's database."""
@@ -107,7 +108,7 @@ def pooler(database: str) -> Iterator[Pooler]:
         process = subprocess.Popen([BINARY, "--quiet", str(file)], stderr=subprocess.DEVNULL, **whose)
         conninfo = make_conninfo(host=str(folder), port=6432, user=user, dbname=given["dbname"])
         until_serving(process, conninfo, folder)
-        yield Pooler(conninfo, database, process)
+        yield Pooler(conninfo, database, process, folder)
     finally:
         if process is not None:
             process.kill()
@@ -144,11 +145,17 @@ def asking() -> Any:
 @asynccontextmanager
 async def staged_behind(pooler: Pooler, *, login: bool) -> AsyncIterator[Stage]:
     """A worker and commands, the two addresses taken from the settings where the roles do not log in themselves."""
-    given = Settings(database_url=pooler.conninfo, database_direct_url=pooler.direct, poll_s=0.1, takeover_poll_s=0.1)
+    given = Settings(
+        database_url=pooler.conninfo,
+        database_direct_url=pooler.direct,
+        audit_dir=pooler.folder / "audit",
+        poll_s=0.1,
+        takeover_poll_s=0.1,
+    )
     where = Address.of(pooler.conninfo, pooler.direct, login=True) if login else address(given)
     assert (where.main, where.direct) == (pooler.conninfo, pooler.direct)
     async with opened(given, where, {"asking": describe("asking", asking())}) as app:
-        stage = Stage(app, app.control(by="tester", workflows=True), pooler.direct)
+        stage = Stage(app, app.control(principal=tester(), workflows=True), pooler.direct)
         async with stage.working():
             yield stage
 
@@ -211,7 +218,7 @@ async def test_tenants_that_share_a_poolers_sessions_do_not_see_each_other(poole
     async with staged_behind(pooler, login=login) as stage:
 
         async def seen(tenant: str) -> set[str]:
-            async with replace(stage.control, tenant=tenant).transaction() as conn:
+            async with replace(stage.control, principal=tester(tenant)).transaction() as conn:
                 rows = await (await conn.execute("select tenant from control.run")).fetchall()
                 return {row["tenant"] for row in rows}
 
@@ -235,8 +242,12 @@ async def test_without_its_pooler_a_command_is_refused_and_what_runs_goes_on_wri
     graph.add_edge(START, "hold")
     graph.add_edge("hold", "after")
     where = Address.of(pooler.conninfo, pooler.direct)
-    async with opened(Settings(poll_s=0.1), where, {"holding": describe("holding", graph.compile())}) as app:
-        stage = Stage(app, app.control(by="tester", workflows=True), pooler.direct)
+    async with opened(
+        Settings(poll_s=0.1, audit_dir=pooler.folder / "audit"),
+        where,
+        {"holding": describe("holding", graph.compile())},
+    ) as app:
+        stage = Stage(app, app.control(principal=tester(), workflows=True), pooler.direct)
         run = await start(stage.control, "holding", {"to": "x"})
         working = asyncio.create_task(app.worker().run())
         await asyncio.wait_for(entered.wait(), 15)

@@ -37,6 +37,12 @@ ROWS: Final = {  # a row of tenant %(t)s with its run %(r)s and its thread %(h)s
     " values (%(t)s, %(r)s, %(h)s, now(), 'me', now())",
     "control.approval": "(tenant, run_id, interrupt_id, checkpoint_id, node, kind, title, packet, packet_digest,"
     " opened_at) values (%(t)s, %(r)s, 'i', 'c', 'n', 'input', 't', '{}', '', now())",
+    "control.vote": "(tenant, run_id, interrupt_id, voter, vote, seat, digest, at)"
+    " values (%(t)s, %(r)s, 'i', 'me', 'yes', 'me', '', now())",
+    "control.delegation": "(tenant, delegation_id, giver, taker, starts_at, ends_at, made_by, made_at)"
+    " values (%(t)s, %(r)s, 'me', 'you', now(), now() + interval '1 day', 'me', now())",
+    "control.assignee": "(tenant, name, capacity, set_by, set_at) values (%(t)s, 'me', 1, 'me', now())",
+    "control.fact": "(tenant, name, value, set_at, set_by) values (%(t)s, 'rate', '1', now(), 'me')",
     "control.run_input": "(tenant, run_id, type, data) values (%(t)s, %(r)s, 'msgpack', '')",
     "control.wait": "(tenant, run_id, interrupt_id, checkpoint_id, node, kind, signal, opened_at)"
     " values (%(t)s, %(r)s, 'i', 'c', 'n', 'signal', 's', now())",
