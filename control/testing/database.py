@@ -1,7 +1,8 @@
 """A database for each test: cloned from a migrated template in about 20 ms, dropped when the test is over.
 
 The template is made once per server and version of the migrations, whose digest is its name. It differs from
-production in one thing: its clock can be moved (`control.testing.clock`).
+production in two things: its clock can be moved (`control.testing.clock`), and it has no lineage. Each clone is given
+its own, so that none is taken for an older copy of another.
 
 A test run is alive while its session is connected under the run's name; what a dead run left is dropped by the next.
 """
@@ -38,6 +39,11 @@ _UNUSED: Final[LiteralString] = """
 select datname from pg_database where starts_with(datname, %(prefix)s)
 and coalesce(shobj_description(oid, 'pg_database')::timestamptz < clock_timestamp() - interval '1 day', true)
 """
+_NO_LINEAGE: Final[LiteralString] = """
+alter table control.lineage disable trigger user; delete from control.lineage;
+alter table control.lineage enable trigger user;
+"""
+_LINEAGE: Final[LiteralString] = "insert into control.lineage (lineage) values (gen_random_uuid())"
 _MARK: Final[LiteralString] = "select exists (select from pg_database where datname = %s), clock_timestamp()::text"
 
 
@@ -67,6 +73,8 @@ class Databases:
     def cloned(self) -> Iterator[str]:
         """The conninfo of a fresh clone of the template, which is dropped after."""
         with self._lent(self.template) as conninfo:
+            with psycopg.connect(conninfo, autocommit=True) as conn:
+                conn.execute(_LINEAGE)
             yield conninfo
 
     @contextmanager
@@ -99,6 +107,7 @@ class Databases:
         migrate(conninfo)
         with psycopg.connect(conninfo) as conn:
             clock.replace(conn)
+            conn.execute(_NO_LINEAGE)
         self._execute(sql.SQL("alter database {} rename to {}").format(sql.Identifier(half), sql.Identifier(name)))
         self._execute(sql.SQL("alter database {} allow_connections false").format(sql.Identifier(name)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,7 +19,9 @@ def databases() -> Iterator[Databases]:
     from control.testing.database import Databases
 
     databases = Databases(server.conninfo)
-    yield databases
+    with TemporaryDirectory(prefix="control-audit-") as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CONTROL_AUDIT_DIR", folder)  # the keys and the memory of whoever runs the tests are their own
+        yield databases
     databases.close()
 
 

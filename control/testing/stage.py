@@ -104,7 +104,7 @@ async def staged(
     workflows = {name: describe(name, graph) for name, graph in graphs.items()}
     given: dict[str, Any] = {"poll_s": 0.1, "takeover_poll_s": 0.1, **settings}
     async with AsyncExitStack() as stack:
-        if "audit_dir" not in given:  # databases of tests share their name: each is remembered in a place of its own
+        if "audit_dir" not in given:  # what was seen of a test's database ends with it
             given["audit_dir"] = stack.enter_context(TemporaryDirectory(prefix="control-audit-"))
         app = await stack.enter_async_context(opened(Settings(**given), Address.of(conninfo, login=True), workflows))
         stage = Stage(app, app.control(principal=tester(app.settings.tenant), workflows=True), conninfo)

@@ -15,10 +15,10 @@ def test_rules_are_checked_tried_applied_and_obeyed(cli: Cli) -> None:
     assert cli("policy", "history").out == "None was applied: the rules that ship are in force.\n"
 
     rules.write_text(default_text() + LUNCH)
-    assert cli("policy", "check", str(rules)).out == f"{rules} is sound: 8 rules, of which 6 permit, 2 forbid, 0 ask.\n"
+    assert cli("policy", "check", str(rules)).out == f"{rules} is sound: 9 rules, of which 7 permit, 2 forbid, 0 ask.\n"
     assert cli("policy", "what-if", str(rules)).out == "Of 1 decisions, 0 would differ.\n"
     done = cli("--by", "ana", "policy", "apply", str(rules), "--note", "lunch")
-    assert done.out == "Version 1 is in force: 8 rules, of which 6 permit, 2 forbid, 0 ask.\n", done.err
+    assert done.out == "Version 1 is in force: 9 rules, of which 7 permit, 2 forbid, 0 ask.\n", done.err
     (version,) = cli("policy", "history", "--json").json
     assert (version["version"], version["applied_by"], version["note"]) == (1, "ana", "lunch")
 

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("conninfo")
         (
             ("start", "nothing"), 1,
             ["There is no such workflow",
-             "Nothing is called 'nothing'; known: count, fail, inquire, listen, pay, review, slow.",
+             "Nothing is called 'nothing'; known: count, fail, grant, inquire, listen, pay, review, slow.",
              "Name one of those in langgraph.json, or add it there."],
         ),
         (

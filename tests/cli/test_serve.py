@@ -37,7 +37,7 @@ def until(holds: Callable[[], bool]) -> None:
 
 def test_a_worker_told_to_stop_lets_its_runs_go_at_their_next_step(cli: Cli) -> None:
     with cli.process("worker") as worker:
-        worker.wait_for("is at work on count, pay, inquire, fail, listen, slow")
+        worker.wait_for("is at work on count, pay, inquire, review, fail, listen, slow, grant")
         run, gate = gated(cli, worker)
         worker.child.send_signal(signal.SIGTERM)
         worker.wait_for("SIGTERM: letting 1 runs go at their next step; once more stops at once")

@@ -42,12 +42,11 @@ pytestmark = pytest.mark.skipif(BINARY is None, reason="pgbouncer is not install
 
 @dataclass(frozen=True)
 class Pooler:
-    """`conninfo` leads to the test's database through it, `direct` past it. `folder`: for files."""
+    """`conninfo` leads to the test's database through it, `direct` past it."""
 
     conninfo: str
     direct: str
     process: subprocess.Popen[bytes]
-    folder: Path
 
     def transactions(self) -> int:
         """How many it has passed on to the test's database."""
@@ -108,7 +107,7 @@ def pooler(database: str) -> Iterator[Pooler]:
         process = subprocess.Popen([BINARY, "--quiet", str(file)], stderr=subprocess.DEVNULL, **whose)
         conninfo = make_conninfo(host=str(folder), port=6432, user=user, dbname=given["dbname"])
         until_serving(process, conninfo, folder)
-        yield Pooler(conninfo, database, process, folder)
+        yield Pooler(conninfo, database, process)
     finally:
         if process is not None:
             process.kill()
@@ -145,13 +144,7 @@ def asking() -> Any:
 @asynccontextmanager
 async def staged_behind(pooler: Pooler, *, login: bool) -> AsyncIterator[Stage]:
     """A worker and commands, the two addresses taken from the settings where the roles do not log in themselves."""
-    given = Settings(
-        database_url=pooler.conninfo,
-        database_direct_url=pooler.direct,
-        audit_dir=pooler.folder / "audit",
-        poll_s=0.1,
-        takeover_poll_s=0.1,
-    )
+    given = Settings(database_url=pooler.conninfo, database_direct_url=pooler.direct, poll_s=0.1, takeover_poll_s=0.1)
     where = Address.of(pooler.conninfo, pooler.direct, login=True) if login else address(given)
     assert (where.main, where.direct) == (pooler.conninfo, pooler.direct)
     async with opened(given, where, {"asking": describe("asking", asking())}) as app:
@@ -243,7 +236,7 @@ async def test_without_its_pooler_a_command_is_refused_and_what_runs_goes_on_wri
     graph.add_edge("hold", "after")
     where = Address.of(pooler.conninfo, pooler.direct)
     async with opened(
-        Settings(poll_s=0.1, audit_dir=pooler.folder / "audit"),
+        Settings(poll_s=0.1),
         where,
         {"holding": describe("holding", graph.compile())},
     ) as app:
