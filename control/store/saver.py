@@ -146,7 +146,7 @@ class ControlSaver(ThreadOps):
     ) -> RunnableConfig:
         tenure = await self.tenure(config)
         ns: str = config["configurable"].get("checkpoint_ns", "")
-        item = self._item(tenure)
+        item = tenure.item()
         item.blobs, inline = self._blobs(ns, checkpoint, new_versions=new_versions, apart=tenure.apart)
         item.checkpoints.append(self._checkpoint_row(config, checkpoint, metadata, inline=inline))
         early = False
@@ -169,7 +169,7 @@ class ControlSaver(ThreadOps):
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], *, task_id: str, task_path: str
     ) -> None:
         tenure = await self.tenure(config)
-        item = self._item(tenure)
+        item = tenure.item()
         ns, checkpoint_id = config["configurable"].get("checkpoint_ns", ""), config["configurable"]["checkpoint_id"]
         rows = item.marks if all(channel in WRITES_IDX_MAP for channel, _ in writes) else item.writes
         for position, (channel, value) in enumerate(writes):
@@ -216,9 +216,6 @@ class ControlSaver(ThreadOps):
         if isinstance(asked, Suspension):
             return asked
         return replace(asked, title=self.serde.redact_text(asked.title), packet=self.serde.redact_json(asked.packet))
-
-    def _item(self, tenure: Tenure) -> Item:
-        return Item(tenure.fence, self.loop.create_future())
 
     async def _write(self, tenure: Tenure, item: Item, *, acknowledge_early: bool = False) -> None:
         try:
