@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -22,21 +22,27 @@ PRODUCTION: Final[Mapping[str, Any]] = {"poll_s": 1.0, "takeover_poll_s": 0.25}
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """server: the superuser's conninfo. folder: for files. scale: 1 for what is promised, less for a quick look."""
+    """server: the superuser's conninfo. folder: for files. scale: 1 for what is promised, less for a quick look.
+    cloned: lends a database with our schema that is made already; else each is migrated, as an installation's is.
+    """
 
     server: str
     folder: Path
     scale: float = 1.0
     rounds: int = 5
     say: Callable[[str], None] = field(default=lambda _: None)
+    cloned: Callable[[], AbstractContextManager[str]] | None = None
 
     def some(self, number: int, *, least: int = 1) -> int:
         """`number` at this scale."""
         return max(least, round(number * self.scale))
 
-    @contextmanager
-    def database(self, name: str) -> Iterator[str]:
+    def database(self, name: str) -> AbstractContextManager[str]:
         """The superuser's conninfo of a fresh database with our schema, dropped after the block."""
+        return self._migrated(name) if self.cloned is None else self.cloned()
+
+    @contextmanager
+    def _migrated(self, name: str) -> Iterator[str]:
         identifier = sql.Identifier(name := f"bench_{name}_{os.getpid()}")
         with psycopg.connect(self.server, autocommit=True) as conn:
             conn.execute(sql.SQL("create database {}").format(identifier))

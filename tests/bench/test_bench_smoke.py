@@ -11,6 +11,7 @@ from typing import Final
 
 import pytest
 
+from control.testing.database import Databases
 from tests.bench.__main__ import NAMES
 from tests.bench.row import HEADINGS, Row, at_least, at_most, markdown, table
 from tests.bench.site import Site
@@ -25,9 +26,9 @@ WITHOUT_GOAL: Final = {"overhead"}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_benchmark_returns_rows(postgres: str, tmp_path: Path, name: str) -> None:
+def test_a_benchmark_returns_rows(databases: Databases, postgres: str, tmp_path: Path, name: str) -> None:
     measure: Callable[[Site], list[Row]] = importlib.import_module(f"tests.bench.{name}").measure
-    rows = measure(Site(postgres, tmp_path, scale=TINY, rounds=1))
+    rows = measure(Site(postgres, tmp_path, scale=TINY, rounds=1, cloned=databases.cloned))
     assert len(rows) >= 2
     for row in rows:
         assert isfinite(row.ours) and (row.ours > 0 or row.unit == "%")
