@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib.metadata import packages_distributions
 from typing import Final
 
@@ -63,15 +64,20 @@ def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+@cache
+def providers() -> Mapping[str, list[str]]:
+    """Which distributions each top-level name comes from; reads the records of all that are installed."""
+    return packages_distributions()
+
+
 def undeclared(source: Source, *, declared: set[str]) -> Iterator[str]:
     """Imports of other people's packages that no requirements file asks for: they are there by accident."""
-    providers = packages_distributions()
     for node, name in imported(source):
         top = name.split(".")[0]
         if top in sys.stdlib_module_names or top in ("control", "nodes", "graphs", "tests"):
             continue
-        if not declared.intersection(map(normal, providers.get(top, [top]))):
-            yield source.fault(node, f"{name} comes from {providers.get(top, [top])}, which is no direct requirement")
+        if not declared.intersection(map(normal, providers().get(top, [top]))):
+            yield source.fault(node, f"{name} comes from {providers().get(top, [top])}, which is no direct requirement")
 
 
 def locks() -> list[Source]:
@@ -106,9 +112,8 @@ def test_imports_are_declared() -> None:
 @finished
 def test_nothing_is_required_in_vain() -> None:
     """Packages that share a top-level name, such as those of LangGraph, count as used together."""
-    providers = packages_distributions()
     used = {name.split(".")[0] for source in python("control", "nodes", "graphs") for _, name in imported(source)}
-    provided = {normal(distribution) for name in used for distribution in providers.get(name, [])}
+    provided = {normal(distribution) for name in used for distribution in providers().get(name, [])}
     assert sorted(asked("requirements.in") - provided - RUN) == []
 
 
