@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A run now. `nodes` are those that run now, or would run next; `questions` and `effects` only in a close look."""
+    """A run now. `nodes`: those that its worker runs, read from the thread's head; without a worker, those that ask or
+    wait. `questions` and `effects` only in a close look.
+    """
 
     run: Run
     facts: Facts
