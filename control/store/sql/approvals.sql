@@ -2,7 +2,8 @@
 -- A run's open questions, oldest first.
 -- locks: none
 select interrupt_id, checkpoint_id, node, kind, title, packet, packet_digest, schema, opened_at, expires_at
-from control.approval where tenant = %(tenant)s and run_id = %(run_id)s and decision is null order by opened_at, interrupt_id;
+from control.approval where tenant = %(tenant)s and run_id = %(run_id)s and decision is null
+order by opened_at, interrupt_id;
 
 -- :name read
 -- One question, decided or not.
@@ -32,7 +33,8 @@ returning interrupt_id;
 -- locks: none
 select interrupt_id, kind, decision, answer, note, decided_by, decided_at
 from control.approval
-where tenant = %(tenant)s and run_id = %(run_id)s and decision in ('approved', 'rejected', 'answered') and delivered_at is null;
+where tenant = %(tenant)s and run_id = %(run_id)s and decision in ('approved', 'rejected', 'answered')
+  and delivered_at is null;
 
 -- :name settle
 -- Answers that the graph has taken in: decided, and no longer pending on the head.

@@ -45,7 +45,8 @@ select * from control.run where tenant = %(tenant)s and run_id > %(after)s order
 -- locks: none
 select run_id, interrupt_id, kind, title, node, opened_at, expires_at, decision is not null as settled
 from control.approval
-where tenant = %(tenant)s and run_id = any (%(runs)s) and delivered_at is null and decision is distinct from 'superseded';
+where tenant = %(tenant)s and run_id = any (%(runs)s) and delivered_at is null
+  and decision is distinct from 'superseded';
 
 -- :name waits
 -- The timers and signals of some runs that no attempt has taken in.
