@@ -14,7 +14,7 @@ import typer
 from control.cli import output
 from control.cli.follow import follow
 from control.cli.options import AsJson, RunName, Wait, Watch
-from control.cli.session import with_control
+from control.cli.session import caller, with_control
 from control.cli.standing import find, full, standing
 from control.core.run_status import Status
 
@@ -66,7 +66,7 @@ def runs(
             output.emit(as_plain(page))
         elif page.runs:
             output.console().print(runs_table(page.runs))
-            _say_next(page, asked)
+            _say_next(page, asked, tenant=caller(ctx).tenant)
         else:
             none_at_all = status is None and after is None
             output.say("There is no run yet; `control start` makes one." if none_at_all else "There is no such run.")
@@ -164,11 +164,12 @@ async def listed(control: Control, asked: Asked) -> Page:
     return Page(shown, found[asked.limit - 1].run_id if len(found) > asked.limit else None)
 
 
-def _say_next(page: Page, asked: Asked) -> None:
+def _say_next(page: Page, asked: Asked, *, tenant: str | None) -> None:
     if page.next is None:
         return
+    whose = f" --tenant {tenant}" if tenant else ""
     status = f" --status {asked.status}" if asked.status else ""
-    output.say(f"There are older ones: `control runs{status} --limit {asked.limit} --after {page.next}`.")
+    output.say(f"There are older ones: `control{whose} runs{status} --limit {asked.limit} --after {page.next}`.")
 
 
 def runs_table(listed: Iterable[Listed]) -> Table:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A run now. `nodes` are those that run now, or would run next; `questions` and `effects` only in a close look.
+    """A run now. `nodes`: those that its worker runs, read from the thread's head; without a worker, those that ask or
+    wait. `questions` and `effects` only in a close look.
 
     named: whether a question must be named to be decided, since another was decided before.
     """

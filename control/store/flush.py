@@ -78,7 +78,11 @@ class Flusher:
         self.flushes = 0
 
     async def start(self) -> None:
-        self._conn = await self._connect()
+        """Connect and begin. Raises `database-away`."""
+        try:
+            self._conn = await self._connect()
+        except psycopg.Error as error:
+            raise refusal(error) or error from error
         self._task = asyncio.create_task(self._run(), name="flusher")
 
     async def stop(self) -> None:

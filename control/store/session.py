@@ -26,6 +26,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 
+from control.store.errors import refusal
 from control.store.runs import ORDERS, WORK
 from control.store.sql import read
 
@@ -61,8 +62,11 @@ class Session:
     _conn: psycopg.Connection[Any] | None = None
 
     def start(self) -> None:
-        """Register, take the lock, and keep both from a thread. Raises what psycopg does where the database is away."""
-        self._conn = self._open()
+        """Register, take the lock, and keep both from a thread. Blocks. Raises `database-away`."""
+        try:
+            self._conn = self._open()
+        except psycopg.Error as error:
+            raise refusal(error) or error from error
         self._thread = threading.Thread(target=self._keep, name="session", daemon=True)
         self._thread.start()
 

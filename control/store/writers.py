@@ -99,7 +99,7 @@ class ImplicitWriters:
         self.tenant, self._by, self._crash_limit = tenant, by, crash_limit
         self._permit = permit
         self._held: dict[str, Tenure] = {}
-        self._started = False
+        self._starting: asyncio.Task[None] | None = None
         self._taking = asyncio.Lock()
 
     async def check(self, thread_id: str) -> None:
@@ -176,11 +176,19 @@ class ImplicitWriters:
         return await runs.worker_alive(conn, run, grace=self._failover_wait)
 
     async def _take(self, thread_id: str) -> Tenure:
-        if not self._started:
-            self._session.start()
-            self._started = True
+        await self._be_alive()
         async with self._database.scope("control_flush", self.tenant) as conn:
             return await self._claim(conn, thread_id)
+
+    async def _be_alive(self) -> None:
+        """Start the session, once; a writer that is cancelled leaves that to the next. Raises `database-away`."""
+        if self._starting is None:
+            self._starting = asyncio.create_task(asyncio.to_thread(self._session.start))
+        try:
+            await asyncio.shield(self._starting)
+        except Exception:
+            self._starting = None
+            raise
 
     async def _claim(self, conn: psycopg.AsyncConnection[Any], thread_id: str) -> Tenure:
         at = await runs.now(conn)

@@ -21,10 +21,10 @@ from psycopg.rows import dict_row
 from control.core.audit import replay
 from control.core.ledger import START, Entry, Kind, verify
 from control.core.run_status import index
-from control.runtime.worker import UNHEARD
 from control.testing.chaos import Seen, Toll, Work
 from tests.chaos.graphs import expected
 
+_UNHEARD = "its worker never heard of the claim"  # as the ledger says it
 _RUNS = """
 select r.run_id, r.status, r.execution, r.epoch, r.crashes, r.takeovers, r.retries, r.head_checkpoint_id, r.head_step,
        r.outcome, r.worker_id, r.ledger_hash, (c.checkpoint -> 'channel_values' ->> 'total')::int as total,
@@ -173,7 +173,7 @@ def _finished(found: Books) -> dict[tuple[UUID, str], int]:
 def _slandered(found: Books, toll: Toll) -> Iterator[str]:
     """Workers declared dead that nobody had killed. One that gives up a claim it never heard of is not."""
     for run_id, entry in _lost(found.ledgers.items()):
-        if entry.body["why"] == UNHEARD:
+        if entry.body["why"] == _UNHEARD:
             continue
         killed_at = toll.killed.get(entry.body["worker"])
         if entry.body["worker"] not in toll.killed or (killed_at and entry.at < killed_at):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -13,6 +15,7 @@ import pytest
 from control.store.migrations import migrations
 from control.testing.database import as_role
 from tests.cli.conftest import Cli
+from tests.store.holding import execute
 
 VERBS = (
     "dev", "worker", "start", "runs", "show", "story", "workers", "approvals", "approve", "reject", "answer", "pause",
@@ -117,6 +120,26 @@ def test_a_database_that_is_away_is_said(cli: Cli, tmp_path: Path) -> None:
         assert done.code == 1, verb
         assert done.problem[0] == "The database cannot be reached", verb
         assert len(done.problem) == 3, verb
+
+
+@pytest.fixture
+def crowded(conninfo: str) -> Iterator[str]:
+    """The address of a login that is given one connection at a time: enough to be let in, and no more."""
+    name = f"crowded_{os.getpid()}"
+    execute(
+        conninfo, f"create role {name} login connection limit 1 in role control_command, control_flush, control_claim"
+    )
+    yield as_role(conninfo, name)
+    execute(conninfo, f"drop role {name}")
+
+
+def test_a_worker_that_is_turned_away_as_it_starts_says_so(cli: Cli, crowded: str) -> None:
+    """On standard error; what it prints is a worker's log, in which the pools say the same."""
+    done = cli("worker", DATABASE_URL=crowded)
+    what, why, next_step = done.err.splitlines()
+    assert (done.code, what) == (1, "The database cannot be reached")
+    assert "too many connections for role" in why
+    assert next_step.startswith("Start it, or correct DATABASE_URL.")
 
 
 def test_a_database_is_migrated_by_its_owner(cli: Cli, empty_database: str) -> None:

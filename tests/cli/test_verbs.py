@@ -188,6 +188,17 @@ def test_runs_are_listed_page_by_page(cli: Cli) -> None:
     assert cli("runs", "--after", "nowhere").problem[1] == "Nothing matches 'nowhere'."
 
 
+def test_the_next_page_is_of_the_same_tenants_runs(cli: Cli) -> None:
+    tenant = f"t{uuid4().hex[:8]}"
+    made = [str(uuid4()) for _ in range(2)]
+    for run in made:
+        assert cli("--tenant", tenant, "start", "count", "--id", run).code == 0
+    first = cli("--tenant", tenant, "runs", "--limit", "1").out
+    [step] = re.findall(r"`control ([^`]+)`", first)
+    assert step == f"--tenant {tenant} runs --limit 1 --after {made[1]}"
+    assert made[0][:8] in cli(*step.split()).out
+
+
 def test_runs_and_workers_are_listed(cli: Cli) -> None:
     run = started(cli, "count")
     listed = cli("runs", "--status", "succeeded", "--limit", "1", "--json")

@@ -136,6 +136,33 @@ async def test_a_database_that_is_away_is_said_to_be(address: str, code: str) ->
     assert refused.value.problem.code == code
 
 
+def turn_away(conninfo: str) -> None:
+    """Let the database give our roles no connection any more; the superuser still gets one."""
+    with psycopg.connect(conninfo, autocommit=True) as conn:
+        name = psycopg.sql.Identifier(conn.info.dbname)
+        conn.execute(psycopg.sql.SQL("alter database {} connection limit 0").format(name))
+
+
+async def test_a_process_that_gets_no_connection_for_its_writes_says_so(database: str) -> None:
+    turn_away(database)
+    with pytest.raises(Refusal, match="too many connections") as refused:
+        async with opened(Settings(), Address.of(database, login=True), {}):
+            pass
+    assert refused.value.problem.code == "database-away"
+
+
+async def test_a_worker_and_a_script_that_get_no_session_say_so(database: str) -> None:
+    line = graphs("line")
+    async with staged(database, line, work=False) as stage:
+        turn_away(database)
+        with pytest.raises(Refusal, match="too many connections") as refused:
+            await stage.app.worker().run()
+        assert refused.value.problem.code == "database-away"
+        with pytest.raises(Refusal) as refused:
+            await stage.app.saver._writers.tenure("script")
+        assert refused.value.problem.code == "database-away"
+
+
 async def test_a_database_without_our_schema_is_told_how_to_get_it(empty_database: str) -> None:
     with pytest.raises(Refusal) as refused:
         async with opened(Settings(), Address.of(empty_database), {}):

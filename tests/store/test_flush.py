@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from control.app import App
 from control.core.ledger import verify
 from control.core.problem import Refusal
 from control.store import runs
@@ -43,15 +44,54 @@ async def test_a_flush_takes_half_of_the_runs_that_write_unless_they_are_few(
             assert app.flusher.flushes == number * flushes
 
 
-async def test_a_write_in_no_hurry_calls_for_a_flush_by_itself(database: str) -> None:
+async def linger(app: App, fence: Fence) -> Item:
+    """Queue an entry of this run that is in no hurry."""
+    item = Item(fence, asyncio.get_running_loop().create_future(), entries=[("handled", "worker", {"node": "a"})])
+    await app.flusher.enqueue(item, linger=True)
+    return item
+
+
+async def written(*items: Item) -> None:
+    """Wait until all of these are written. Fails if nothing calls for their flush."""
+    async with asyncio.timeout(5):
+        await asyncio.gather(*(item.written for item in items))
+
+
+async def test_a_write_in_a_hurry_takes_along_what_lingers(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("control.store.flush._LINGER_S", 60)
+    slow, hurried = claimed(database), claimed(database)
+    async with installation(database) as app:
+        item = await linger(app, slow)
+        for _ in range(10):  # turns in which a flush of its own would have begun
+            await asyncio.sleep(0)
+        await put(app, under(hurried))
+        await written(item)
+        assert app.flusher.flushes == 1
+    assert [entry.kind for entry in ledger(database, slow.run_id)] == ["handled"]
+
+
+@pytest.mark.parametrize(("runs", "flushes"), [(1, 1), (13, 2)])
+async def test_what_lingers_is_written_though_nothing_else_calls_for_a_flush(
+    runs: int, flushes: int, database: str
+) -> None:
+    """Thirteen are more than one flush takes."""
+    fences = [claimed(database) for _ in range(runs)]
+    async with installation(database) as app:
+        await written(*[await linger(app, fence) for fence in fences])
+        assert app.flusher.flushes == flushes
+    assert [len(ledger(database, fence.run_id)) for fence in fences] == [1] * runs
+
+
+async def test_what_lingers_while_its_run_is_locked_is_written_after_the_release(database: str) -> None:
     fence = claimed(database)
     async with installation(database) as app:
-        item = Item(fence, asyncio.get_running_loop().create_future(), entries=[("handled", "worker", {"node": "a"})])
-        await app.flusher.enqueue(item, linger=True)
-        assert app.flusher.flushes == 0
-        async with asyncio.timeout(5):
-            await item.written
-        assert app.flusher.flushes == 1
+        with psycopg.connect(database) as command:
+            command.execute("select from control.run where run_id = %s for no key update", (fence.run_id,))
+            item = await linger(app, fence)
+            await until(lambda: app.flusher.flushes >= 2)
+            assert not item.written.done()
+        await written(item)
+    assert [entry.kind for entry in ledger(database, fence.run_id)] == ["handled"]
 
 
 async def test_no_flush_takes_more_than_its_limit(database: str) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from tests.tidy import Source, assert_clean, faults, finished, python, texts
 
+LINE_LENGTH: Final = 120  # as in pyproject.toml
 NAME: Final = re.compile(r"^-- :name (\w+)(?: :\w+)?$")
 WRITES: Final = re.compile(
     r"\b(update\s+[\w.]+\s+(as\s+)?(\w+\s+)?set|delete\s+from|merge\s+into|for\s+([\w ]*update|(key )?share))\b"
@@ -95,12 +96,32 @@ def unused(source: Source, *, store: Iterable[Source]) -> Iterator[str]:
             yield source.fault(query.line, f"nothing uses query {query.name}")
 
 
+def overlong(source: Source) -> Iterator[str]:
+    """Lines longer than ruff would have them in Python."""
+    for number, line in enumerate(source.lines, 1):
+        if len(line) > LINE_LENGTH:
+            yield source.fault(number, f"a line stops at {LINE_LENGTH} characters, this one has {len(line)}")
+
+
 def sql_files() -> list[Source]:
     return [source for source in texts() if re.fullmatch(r"control/store/sql/\w+\.sql", source.path)]
 
 
 def test_a_query_states_its_promise_and_its_locks() -> None:
     assert_clean(unpromised, sql_files())
+
+
+def test_lines_fit_the_page() -> None:
+    """A migration is never edited, and so keeps the lines it has."""
+    assert_clean(overlong, [s for s in texts() if s.path.endswith(".sql") and "/migrations/" not in s.path])
+
+
+def test_an_overlong_line_is_found() -> None:
+    line = "-- " + "x" * (LINE_LENGTH - 3)
+    assert faults(overlong, [Source("claims.sql", line)]) == []
+    assert faults(overlong, [Source("claims.sql", f"select 1\n{line}y")]) == [
+        "claims.sql:2: a line stops at 120 characters, this one has 121"
+    ]
 
 
 def test_sql_lives_in_files() -> None:

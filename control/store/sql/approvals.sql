@@ -2,7 +2,8 @@
 -- A run's open questions, oldest first.
 -- locks: none
 select interrupt_id, checkpoint_id, node, kind, title, packet, packet_digest, schema, opened_at, expires_at
-from control.approval where tenant = %(tenant)s and run_id = %(run_id)s and decision is null order by opened_at, interrupt_id;
+from control.approval where tenant = %(tenant)s and run_id = %(run_id)s and decision is null
+order by opened_at, interrupt_id;
 
 -- :name read
 -- One question, decided or not.
@@ -40,7 +41,8 @@ where tenant = %(tenant)s and run_id = %(run_id)s and decision in ('approved', '
 -- locks: none
 select interrupt_id, packet, schema, answer, coalesce(decided_by, '') as by, note
 from control.approval
-where tenant = %(tenant)s and run_id = %(run_id)s and kind = 'approval' and decision in ('approved', 'rejected', 'answered')
+where tenant = %(tenant)s and run_id = %(run_id)s and kind = 'approval' and decision in ('approved', 'rejected',
+    'answered')
 order by decided_at, interrupt_id;
 
 -- :name last_decided

@@ -1,7 +1,8 @@
 -- :name one
 -- The head of one run.
 -- locks: none
-select run_id, ledger_seq as seq, ledger_hash as hash from control.run where tenant = %(tenant)s and run_id = %(run_id)s;
+select run_id, ledger_seq as seq, ledger_hash as hash from control.run where tenant = %(tenant)s
+       and run_id = %(run_id)s;
 
 -- :name all
 -- The heads of a tenant's runs after one id, in their order.

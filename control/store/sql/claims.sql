@@ -1,7 +1,8 @@
 -- :name claim
 -- Up to `free` queued runs of workflows this worker holds, for it alone, under their next epoch. Free slots go to the
--- tenant with the least in progress; within a tenant to the highest priority, then to the longest accepted, so that what was begun goes on first. A run that was
--- begun under another version of its graph is left to the workers that hold that version, while any is alive.
+-- tenant with the least in progress; within a tenant to the highest priority, then to the longest accepted, so that
+-- what was begun goes on first. A run that was begun under another version of its graph is left to the workers that
+-- hold that version, while any is alive.
 -- `digests` names the version held of each of `workflows`. What the claim builds on (epoch, ledger) is read with the
 -- lock, since the row may have changed after this statement's snapshot.
 -- locks: run (skipping), then ledger
@@ -28,7 +29,8 @@ with recursive tenants as (
         select r.*, row_number() over () as place
         from (
             select q.tenant, q.run_id, q.created_at, q.epoch, q.ledger_seq, q.ledger_hash from control.run q
-            where q.tenant = t.tenant and q.status = 'queued' and q.worker_id is null and q.workflow = any (%(workflows)s)
+            where q.tenant = t.tenant and q.status = 'queued' and q.worker_id is null
+              and q.workflow = any (%(workflows)s)
               and (q.graph_digest is null or q.graph_digest = any (%(digests)s)
                    or not q.graph_digest = any (coalesce(held.digests, '{}')))
             order by q.priority desc, q.created_at, q.run_id limit %(free)s
@@ -96,7 +98,8 @@ update control.worker set ended_at = clock_timestamp(), lease_until = clock_time
 -- :name lost
 -- Claims whose holder is gone: its session lock is free, or its lease has run out. After a restart of the server every
 -- lock is free for a moment, so then a holder has `grace` to come back, and who is not `settled`, having just come
--- itself, leaves it be. Those that wait longest come first. A worker that signed off did not crash: it left while its run would not stop.
+-- itself, leaves it be. Those that wait longest come first. A worker that signed off did not crash: it left while its
+-- run would not stop.
 -- locks: none
 with living as (
     select lock_id from control.living

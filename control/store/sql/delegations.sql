@@ -17,7 +17,8 @@ order by giver;
 -- :name add
 -- One person may vote in another's place from one instant to another.
 -- locks: delegation
-insert into control.delegation (tenant, delegation_id, giver, taker, roles, starts_at, ends_at, made_by, made_at, reason)
+insert into control.delegation (tenant, delegation_id, giver, taker, roles, starts_at, ends_at, made_by, made_at,
+    reason)
 values (%(tenant)s, %(delegation_id)s, %(giver)s, %(taker)s, %(roles)s, %(starts_at)s, %(ends_at)s, %(by)s, %(at)s,
         %(reason)s);
 

@@ -54,7 +54,8 @@ select run_id, interrupt_id, kind, title, node, opened_at, case when not overdue
              where v.tenant = a.tenant and v.run_id = a.run_id and v.interrupt_id = a.interrupt_id and v.vote = 'yes'
              order by v.at, v.voter) as voters
 from control.approval a
-where tenant = %(tenant)s and run_id = any (%(runs)s) and delivered_at is null and decision is distinct from 'superseded';
+where tenant = %(tenant)s and run_id = any (%(runs)s) and delivered_at is null and decision is distinct
+    from 'superseded';
 
 -- :name waits
 -- The timers and signals of some runs that no attempt has taken in.

@@ -2,8 +2,8 @@
 -- Everything that many runs have to write, in one statement, and so whole or not at all. A run takes part if it still
 -- has the epoch, thread and worker that the item was made under (fencing); a run whose row somebody else has locked is
 -- left for the next flush ("busy"). Flushes are numbered upwards, and a run takes each number once in an epoch: a flush
--- sent again because its answer was lost writes nothing twice ("written"), however late the first one arrives. Ending an
--- attempt also asks that no command has changed the run since its facts were read ("moved").
+-- sent again because its answer was lost writes nothing twice ("written"), however late the first one arrives. Ending
+-- an attempt also asks that no command has changed the run since its facts were read ("moved").
 -- Arrays of each group run in parallel; `i` names the run by its place in the first group, from 1.
 -- locks: run in the order of its key (skipping), then checkpoints, checkpoint_blobs, checkpoint_writes, ledger
 with clock as materialized (
@@ -13,8 +13,8 @@ with clock as materialized (
     from unnest(
         %(tenant)s::text[], %(run)s::uuid[], %(thread)s::text[], %(epoch)s::bigint[], %(worker)s::uuid[],
         %(head)s::text[], %(step)s::int[], %(parts)s::text[], %(shortfalls)s::int[],
-        %(version)s::bigint[], %(outcome)s::text[], %(execution)s::text[], %(failure_class)s::text[], %(failure)s::text[],
-        %(retry_at)s::timestamptz[], %(retries)s::int[], %(fit)s::text[],
+        %(version)s::bigint[], %(outcome)s::text[], %(execution)s::text[], %(failure_class)s::text[],
+        %(failure)s::text[], %(retry_at)s::timestamptz[], %(retries)s::int[], %(fit)s::text[],
         %(status)s::text[], %(due_at)s::timestamptz[], %(closed)s::boolean[]
     ) with ordinality as t(
         tenant, run_id, thread_id, epoch, worker_id, head, step, parts, shortfalls, version, outcome, execution,
@@ -42,7 +42,9 @@ with clock as materialized (
     join admitted a using (i)
     on conflict do nothing
 ), put_writes as (
-    insert into checkpoint_writes (thread_id, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, blob)
+    insert into checkpoint_writes (
+        thread_id, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, blob
+    )
     select a.thread_id, w.ns, w.id, w.task, w.path, w.idx, w.channel, w.type, w.blob
     from unnest(%(w_i)s::bigint[], %(w_ns)s::text[], %(w_id)s::text[], %(w_task)s::text[], %(w_path)s::text[],
                 %(w_idx)s::int[], %(w_channel)s::text[], %(w_type)s::text[], %(w_blob)s::bytea[])
@@ -50,7 +52,9 @@ with clock as materialized (
     join admitted a using (i)
     on conflict do nothing
 ), put_marks as (
-    insert into checkpoint_writes (thread_id, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, blob)
+    insert into checkpoint_writes (
+        thread_id, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, blob
+    )
     select a.thread_id, w.ns, w.id, w.task, w.path, w.idx, w.channel, w.type, w.blob
     from unnest(%(m_i)s::bigint[], %(m_ns)s::text[], %(m_id)s::text[], %(m_task)s::text[], %(m_path)s::text[],
                 %(m_idx)s::int[], %(m_channel)s::text[], %(m_type)s::text[], %(m_blob)s::bytea[])
@@ -153,12 +157,13 @@ on conflict (tenant, run_id, interrupt_id) do nothing;
 -- :name write_effects
 -- An effect's intent, or what came of it, for this flush's runs.
 -- locks: effect
-insert into control.effect (tenant, run_id, effect_key, name, kind, state, calls, epoch, outcome_type, outcome, how, error,
-                            began_at, ended_at)
+insert into control.effect (tenant, run_id, effect_key, name, kind, state, calls, epoch, outcome_type, outcome, how,
+                            error, began_at, ended_at)
 select r.tenant, r.run_id, x.key, x.name, x.kind, x.state, x.calls, r.epoch, x.outcome_type, x.outcome, x.how, x.error,
        r.progress_at, case when x.state <> 'began' then r.progress_at end
-from unnest(%(run)s::uuid[], %(epoch)s::bigint[], %(key)s::text[], %(name)s::text[], %(kind)s::text[], %(state)s::text[], %(calls)s::int[],
-            %(outcome_type)s::text[], %(outcome)s::bytea[], %(how)s::text[], %(error)s::text[])
+from unnest(%(run)s::uuid[], %(epoch)s::bigint[], %(key)s::text[], %(name)s::text[], %(kind)s::text[],
+            %(state)s::text[], %(calls)s::int[], %(outcome_type)s::text[], %(outcome)s::bytea[], %(how)s::text[],
+            %(error)s::text[])
     as x(run_id, epoch, key, name, kind, state, calls, outcome_type, outcome, how, error)
 join control.run r on r.run_id = x.run_id and r.epoch = x.epoch and r.tenant = any (%(tenants)s)
      and r.last_flush = %(flush)s

@@ -2,7 +2,8 @@
 -- The step of a root checkpoint that this run wrote.
 -- locks: none
 select (metadata ->> 'step')::int as step from checkpoints
-where thread_id = %(thread_id)s and checkpoint_ns = '' and checkpoint_id = %(origin)s and metadata ->> 'run_id' = %(run_id)s;
+where thread_id = %(thread_id)s and checkpoint_ns = '' and checkpoint_id = %(origin)s
+  and metadata ->> 'run_id' = %(run_id)s;
 
 -- :name fork
 -- A copy of a checkpoint under a new id, newest of its thread, without the original's pending writes.

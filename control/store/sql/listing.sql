@@ -12,8 +12,8 @@ where r.tenant = %(tenant)s and r.status = 'waiting' and (r.due_at is null or r.
 order by r.created_at desc, r.run_id desc limit %(limit)s;
 
 -- :name page_queued
--- A page of the runs that any worker may take, newest first, after a key: those stored so, and those that wait and whose
--- time has come. The latter are few, since the sweep moves them on; found by their time, they are sorted here.
+-- A page of the runs that any worker may take, newest first, after a key: those stored so, and those that wait and
+-- whose time has come. The latter are few, since the sweep moves them on; found by their time, they are sorted here.
 -- locks: none
 with due as materialized (
     select r.tenant, r.run_id, r.thread_id, r.workflow, r.created_at, r.created_by, r.epoch, r.takeovers, r.parts,

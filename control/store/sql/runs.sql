@@ -17,13 +17,14 @@ insert into control.thread (tenant, thread_id) values (%(tenant)s, %(thread_id)s
 on conflict (tenant, thread_id) do nothing;
 
 -- :name add
--- An accepted run, not yet ready for anybody. It remembers whether its thread holds checkpoints already. A second open run on its thread is a unique violation.
+-- An accepted run, not yet ready for anybody. It remembers whether its thread holds checkpoints already. A second open
+-- run on its thread is a unique violation.
 -- locks: run
 insert into control.run (tenant, run_id, thread_id, fresh_thread, workflow, config, priority, created_at, created_by,
                          restarted_from, not_before, since, parts_total)
 values (%(tenant)s, %(run_id)s, %(thread_id)s,
-        not exists (select from checkpoints where thread_id = %(thread_id)s), %(workflow)s, %(config)s, %(priority)s, %(at)s,
-        %(created_by)s, %(restarted_from)s, %(not_before)s, %(at)s, %(parts_total)s)
+        not exists (select from checkpoints where thread_id = %(thread_id)s), %(workflow)s, %(config)s, %(priority)s,
+        %(at)s, %(created_by)s, %(restarted_from)s, %(not_before)s, %(at)s, %(parts_total)s)
 returning *;
 
 -- :name add_input
@@ -84,12 +85,13 @@ order by created_at desc limit 2;
 select * from control.run where tenant = %(tenant)s and thread_id = %(thread_id)s and closed_at is null;
 
 -- :name standing
--- What time it is, and what of a run's questions and waits no attempt has delivered: the last of each says whether it is
--- answered or fired.
+-- What time it is, and what of a run's questions and waits no attempt has delivered: the last of each says whether it
+-- is answered or fired.
 -- locks: none
 select control.clock() as now,
        (select jsonb_agg(jsonb_build_array(
-            interrupt_id, kind, title, node, opened_at, case when not overdue then expires_at end, due_at, coalesce(gate ->> 'quorum', '1')::int,
+            interrupt_id, kind, title, node, opened_at, case when not overdue then expires_at end, due_at,
+                coalesce(gate ->> 'quorum', '1')::int,
             case when gate is not null then
                 (select jsonb_agg(v.voter order by v.at, v.voter) from control.vote v
                  where v.tenant = a.tenant and v.run_id = a.run_id and v.interrupt_id = a.interrupt_id
@@ -139,7 +141,8 @@ with run as materialized (
 ), entry as (
     select r.tenant, r.run_id, r.epoch, r.ledger_seq + e.n as seq, e.kind, e.actor, e.body,
            sha256(convert_to(e.body, 'UTF8')) as digest
-    from unnest(%(kinds)s::text[], %(actors)s::text[], %(bodies)s::text[]) with ordinality as e(kind, actor, body, n), run r
+    from unnest(%(kinds)s::text[], %(actors)s::text[], %(bodies)s::text[]) with ordinality as e(kind, actor, body, n),
+         run r
 ), chained as (
     select seq, control.chain(link) over (order by seq) as hash
     from (
@@ -165,7 +168,8 @@ from control.ledger where tenant = %(tenant)s and run_id = %(run_id)s and seq > 
 -- A page of runs, newest first, after a key (`created_at`, `run_id`). The clock is applied here, as run_status says.
 -- A filter by status looks at what is stored, since only running and waiting depend on the clock.
 -- locks: none
-select r.tenant, r.run_id, r.thread_id, r.workflow, r.created_at, r.created_by, r.epoch, r.takeovers, r.parts, r.parts_total,
+select r.tenant, r.run_id, r.thread_id, r.workflow, r.created_at, r.created_by, r.epoch, r.takeovers, r.parts,
+       r.parts_total,
        r.head_step, r.worker_id, r.priority,
        case when r.status = 'running' and r.progress_at + %(stall_after)s <= control.clock() then 'stalled'
             when r.status = 'waiting' and r.due_at <= control.clock() then 'queued' else r.status end as status,

@@ -6,7 +6,8 @@ where tenant = %(tenant)s and thread_id = any (%(threads)s) and closed_at is nul
 order by tenant, run_id for no key update;
 
 -- :name own
--- Makes this tenant's those of the threads that nobody has, such as plain LangGraph's: what is on a thread can be seen by
+-- Makes this tenant's those of the threads that nobody has, such as plain LangGraph's: what is on a thread can be
+-- seen by
 -- its owner alone. Another tenant's is a unique violation; what cannot be a thread's name is left out.
 -- locks: thread
 insert into control.thread (tenant, thread_id)
