@@ -112,8 +112,9 @@ def test_a_query_states_its_promise_and_its_locks() -> None:
 
 
 def test_lines_fit_the_page() -> None:
-    """A migration is never edited, and so keeps the lines it has."""
-    assert_clean(overlong, [s for s in texts() if s.path.endswith(".sql") and "/migrations/" not in s.path])
+    """A migration is never edited, and so keeps the lines it has. The schema is written by `pg_dump`."""
+    ours = [s for s in texts() if s.path.endswith(".sql") and not s.path.endswith("/schema.sql")]
+    assert_clean(overlong, [source for source in ours if "/migrations/" not in source.path])
 
 
 def test_an_overlong_line_is_found() -> None:
