@@ -4,7 +4,8 @@
 -- what was begun goes on first. A run that was begun under another version of its graph is left to the workers that
 -- hold that version, while any is alive.
 -- `digests` names the version held of each of `workflows`. What the claim builds on (epoch, ledger) is read with the
--- lock, since the row may have changed after this statement's snapshot.
+-- lock, since the row may have changed after this statement's snapshot. A worker whose lease has run out takes nothing
+-- until it has renewed it: its peers would take it away again.
 -- locks: run (skipping), then ledger
 with recursive tenants as (
     (select tenant::text from control.run where status = 'queued' and worker_id is null order by tenant limit 1)
@@ -38,6 +39,7 @@ with recursive tenants as (
         ) r
     ) c
     where t.tenant is not null
+      and not exists (select from control.worker where worker_id = %(worker_id)s and lease_until <= clock_timestamp())
 ), chosen as (
     select * from candidate order by turn, created_at limit %(free)s
 ), entry as (
