@@ -64,14 +64,14 @@ async def outdate(
     """
     told = [one.as_json() for one in moves]
     answer = json.dumps({"decision": "reject", "stale": True, "note": "; ".join(map(str, moves))}, ensure_ascii=False)
-    await conn.execute(_SQL["outdate"], _key(run, interrupt_id=interrupt_id, moved=Jsonb(told), answer=answer, at=at))
+    await conn.execute(_SQL["outdate"], run.key(interrupt_id=interrupt_id, moved=Jsonb(told), answer=answer, at=at))
     return "stale", {"interrupt_id": interrupt_id, "found": found, "moved": told}
 
 
 async def guard(conn: AsyncConnection[Any], run: Run, interrupt_id: str, *, key: str) -> Guard:
     """The yes behind an effect. Raises `decision-missing`, `decision-spent`."""
     async with conn.cursor(row_factory=dict_row) as cursor:
-        row = await (await cursor.execute(_SQL["guards"], _key(run, interrupt_id=interrupt_id))).fetchone()
+        row = await (await cursor.execute(_SQL["guards"], run.key(interrupt_id=interrupt_id))).fetchone()
     if row is None or row["decision"] is None:
         raise DECISION_MISSING.because(f"Nobody has decided the question {interrupt_id} of this run.")
     if row["decision"] not in ("approved", STALE):
@@ -95,7 +95,7 @@ async def consume(
     found += await dissenting(conn, run, guard.interrupt_id, dissent=dissent)
     if found:
         return found
-    spent = await conn.execute(_SQL["consume"], _key(run, interrupt_id=guard.interrupt_id, key=key, at=at))
+    spent = await conn.execute(_SQL["consume"], run.key(interrupt_id=guard.interrupt_id, key=key, at=at))
     assert await spent.fetchone() is not None, "the run is locked, and the approval was free a moment ago"
     return ()
 
@@ -108,10 +108,6 @@ async def dissenting(conn: AsyncConnection[Any], run: Run, interrupt_id: str, *,
 
 async def _spoken(conn: AsyncConnection[Any], run: Run, interrupt_id: str) -> list[Spoken]:
     async with conn.cursor(row_factory=dict_row) as cursor:
-        rows = await (await cursor.execute(_SQL["spoken"], _key(run))).fetchall()
+        rows = await (await cursor.execute(_SQL["spoken"], run.key())).fetchall()
     said = [(row["actor"], json.loads(row["body"])) for row in rows]
     return [(actor, body) for actor, body in said if body["interrupt_id"] == interrupt_id and "request" in body]
-
-
-def _key(run: Run, **params: Any) -> dict[str, Any]:
-    return {"tenant": run.tenant, "run_id": run.run_id, **params}

@@ -56,14 +56,14 @@ class Approval:
 
 async def read_approval(conn: AsyncConnection[Any], run: Run, interrupt_id: str) -> Approval | None:
     async with conn.cursor(row_factory=class_row(Approval)) as cursor:
-        await cursor.execute(_APPROVALS["read"], _key(run, interrupt_id=interrupt_id))
+        await cursor.execute(_APPROVALS["read"], run.key(interrupt_id=interrupt_id))
         return await cursor.fetchone()
 
 
 async def open_approvals(conn: AsyncConnection[Any], run: Run) -> list[Approval]:
     """The questions nobody has answered, oldest first."""
     async with conn.cursor(row_factory=dict_row) as cursor:
-        rows = await (await cursor.execute(_APPROVALS["open"], _key(run))).fetchall()
+        rows = await (await cursor.execute(_APPROVALS["open"], run.key())).fetchall()
     undecided: dict[str, Any] = dict.fromkeys(
         ("decision", "answer", "note", "decided_by", "decided_at", "delivered_at")
     )
@@ -73,13 +73,13 @@ async def open_approvals(conn: AsyncConnection[Any], run: Run) -> list[Approval]
 async def last_decided(conn: AsyncConnection[Any], run: Run) -> dict[str, Any] | None:
     """The question that was decided last, by anybody: its interrupt_id, title, decision, decided_by and decided_at."""
     async with conn.cursor(row_factory=dict_row) as cursor:
-        return await (await cursor.execute(_APPROVALS["last_decided"], _key(run))).fetchone()
+        return await (await cursor.execute(_APPROVALS["last_decided"], run.key())).fetchone()
 
 
 async def given(conn: AsyncConnection[Any], run: Run) -> tuple[Given, ...]:
     """What has been decided on the run's approvals, oldest first."""
     async with conn.cursor(row_factory=dict_row) as cursor:
-        rows = await (await cursor.execute(_APPROVALS["given"], _key(run))).fetchall()
+        rows = await (await cursor.execute(_APPROVALS["given"], run.key())).fetchall()
     return tuple(
         Given(
             row["interrupt_id"],
@@ -104,7 +104,7 @@ async def decide(
     at: datetime,
 ) -> bool:
     """Record the one decision of a question. False where it has one already."""
-    params = _key(run, interrupt_id=interrupt_id, decision=decision, answer=answer, note=note, by=by, at=at)
+    params = run.key(interrupt_id=interrupt_id, decision=decision, answer=answer, note=note, by=by, at=at)
     return await (await conn.execute(_APPROVALS["decide"], params)).fetchone() is not None
 
 
@@ -119,7 +119,7 @@ async def withdraw(conn: AsyncConnection[Any], run: Run, *, keep: Sequence[str],
     gone: list[Entry] = []
     async with conn.cursor(row_factory=dict_row) as cursor:
         for query in (_APPROVALS["supersede"], _WAITS["withdraw"]):
-            await cursor.execute(query, _key(run, keep=list(keep), at=at))
+            await cursor.execute(query, run.key(keep=list(keep), at=at))
             gone += [
                 ("superseded", "control", {"interrupt_id": row["interrupt_id"], "why": why})
                 for row in await cursor.fetchall()
@@ -132,14 +132,14 @@ async def settle(conn: AsyncConnection[Any], run: Run, *, pending: Sequence[str]
     settled: list[str] = []
     async with conn.cursor(row_factory=dict_row) as cursor:
         for query in (_APPROVALS["settle"], _WAITS["settle"]):
-            await cursor.execute(query, _key(run, pending=list(pending), at=at))
+            await cursor.execute(query, run.key(pending=list(pending), at=at))
             settled += [row["interrupt_id"] for row in await cursor.fetchall()]
     return sorted(settled)
 
 
 async def add_signal(conn: AsyncConnection[Any], run: Run, name: str, *, payload: str, by: str, at: datetime) -> None:
     """Keep a signal until a wait of the run takes it."""
-    await conn.execute(_WAITS["add_signal"], _key(run, name=name, payload=payload, by=by, at=at))
+    await conn.execute(_WAITS["add_signal"], run.key(name=name, payload=payload, by=by, at=at))
 
 
 async def fire(conn: AsyncConnection[Any], run: Run, *, at: datetime) -> list[Entry]:
@@ -147,7 +147,7 @@ async def fire(conn: AsyncConnection[Any], run: Run, *, at: datetime) -> list[En
     fired: list[Entry] = []
     async with conn.cursor(row_factory=dict_row) as cursor:
         for query in (_WAITS["fire_timers"], _WAITS["fire_signals"]):
-            await cursor.execute(query, _key(run, at=at))
+            await cursor.execute(query, run.key(at=at))
             fired += [
                 ("fired", "clock" if row["kind"] == "timer" else "control", _fired(row))
                 for row in await cursor.fetchall()
@@ -161,11 +161,11 @@ async def resume_values(conn: AsyncConnection[Any], run: Run) -> dict[str, Any]:
     """
     values: dict[str, Any] = {}
     async with conn.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(_APPROVALS["answers"], _key(run))
+        await cursor.execute(_APPROVALS["answers"], run.key())
         for row in await cursor.fetchall():
             packet = packet_of(json.loads(row["packet"]), row["schema"])
             values[row["interrupt_id"]] = delivered(packet, json.loads(row["answer"]), row["interrupt_id"])
-        await cursor.execute(_WAITS["fired"], _key(run))
+        await cursor.execute(_WAITS["fired"], run.key())
         for row in await cursor.fetchall():
             values[row["interrupt_id"]] = {"payload": json.loads(row["payload"])}
     return values
@@ -174,7 +174,3 @@ async def resume_values(conn: AsyncConnection[Any], run: Run) -> dict[str, Any]:
 def _fired(row: dict[str, Any]) -> dict[str, Any]:
     body = {"interrupt_id": row["interrupt_id"], "kind": row["kind"]}
     return body | ({"signal": row["signal"]} if row["signal"] else {})
-
-
-def _key(run: Run, **params: Any) -> dict[str, Any]:
-    return {"tenant": run.tenant, "run_id": run.run_id, **params}

@@ -108,6 +108,10 @@ class Run:
         """From a row by column name."""
         return cls(**{f.name: row[f.name] for f in fields(cls)})
 
+    def key(self, **params: Any) -> dict[str, Any]:
+        """The parameters of a query on what belongs to this run: its key, and these."""
+        return {"tenant": self.tenant, "run_id": self.run_id, **params}
+
     def afresh(self, at: datetime) -> Self:
         """The run with nothing counted or held against it of what its attempts came to."""
         return replace(
@@ -166,12 +170,12 @@ async def add_run(
 async def add_subjects(conn: AsyncConnection[Any], run: Run, subjects: Iterable[str]) -> None:
     """Say whom a run is about."""
     if given := sorted(set(subjects)):
-        await _execute(conn, "add_subjects", tenant=run.tenant, run_id=run.run_id, subjects=Texts(given))
+        await _execute(conn, "add_subjects", **run.key(), subjects=Texts(given))
 
 
 async def subjects_of(conn: AsyncConnection[Any], run: Run) -> list[str]:
     """Whom a run is about."""
-    rows = await (await _execute(conn, "subjects", tenant=run.tenant, run_id=run.run_id)).fetchall()
+    rows = await (await _execute(conn, "subjects", **run.key())).fetchall()
     return [row["subject"] for row in rows]
 
 
@@ -182,7 +186,7 @@ async def lock_open(conn: AsyncConnection[Any], tenant: str) -> list[Run]:
 
 async def input_of(conn: AsyncConnection[Any], run: Run) -> tuple[str, bytes] | None:
     """What the run was started with, as (type, data). None for a script's run."""
-    row = await _row(conn, "input", tenant=run.tenant, run_id=run.run_id)
+    row = await _row(conn, "input", **run.key())
     return (row["type"], bytes(row["data"])) if row else None
 
 
@@ -230,7 +234,7 @@ async def questions(conn: AsyncConnection[Any], run: Run) -> Questions:
 
 async def standing(conn: AsyncConnection[Any], run: Run) -> tuple[Questions, datetime]:
     """The open questions and waits of a run, and what time it is."""
-    row = await _row(conn, "standing", tenant=run.tenant, run_id=run.run_id)
+    row = await _row(conn, "standing", **run.key())
     assert row is not None, "the query always has a row"
     asks, waits = row["asks"] or (), row["waits"] or ()
     asked = Questions(
@@ -331,9 +335,7 @@ async def append(conn: AsyncConnection[Any], run: Run, entries: Iterable[Entry],
     if not columns:
         return
     kinds, actors, bodies = (Texts(column) for column in zip(*columns, strict=True))
-    await _execute(
-        conn, "append", tenant=run.tenant, run_id=run.run_id, kinds=kinds, actors=actors, bodies=bodies, at=at
-    )
+    await _execute(conn, "append", **run.key(kinds=kinds, actors=actors, bodies=bodies, at=at))
 
 
 async def announce(conn: AsyncConnection[Any], channel: str, payload: str = "") -> None:

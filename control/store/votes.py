@@ -80,14 +80,14 @@ class Recorded:
 async def held(conn: AsyncConnection[Any], run: Run, interrupt_id: str | None = None) -> list[Held]:
     """The open questions of a run, or the one of this id, with everything that was said to them."""
     async with conn.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(_SQL["held"], _key(run, interrupt_id=interrupt_id))
+        await cursor.execute(_SQL["held"], run.key(interrupt_id=interrupt_id))
         return [_held(row, run) for row in await cursor.fetchall()]
 
 
 async def votes_on(conn: AsyncConnection[Any], run: Run, interrupt_id: str) -> list[Recorded]:
     """What was said to a question so far, in order."""
     async with conn.cursor(row_factory=class_row(Recorded)) as cursor:
-        return await (await cursor.execute(_SQL["of_question"], _key(run, interrupt_id=interrupt_id))).fetchall()
+        return await (await cursor.execute(_SQL["of_question"], run.key(interrupt_id=interrupt_id))).fetchall()
 
 
 async def cast(conn: AsyncConnection[Any], asked: Held, ballot: Ballot) -> tuple[Approval, list[Entry]]:
@@ -284,8 +284,4 @@ def _next(after: Approval) -> dict[str, str]:
 
 
 def _of(asked: Held, **params: Any) -> dict[str, Any]:
-    return _key(asked.run, interrupt_id=asked.interrupt_id, **params)
-
-
-def _key(run: Run, **params: Any) -> dict[str, Any]:
-    return {"tenant": run.tenant, "run_id": run.run_id, **params}
+    return asked.run.key(interrupt_id=asked.interrupt_id, **params)
