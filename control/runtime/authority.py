@@ -38,6 +38,7 @@ BEYOND_KEY: Final = "credential"
 """Stands for a rule's id where the credential does not cover an action, whatever its holder's roles permit."""
 
 _NOTHING: Final[Mapping[str, Any]] = {}
+_SEEN: Final = ("tenant", "run_id", "thread_id", "workflow", "created_by", "priority")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,19 +127,14 @@ _BEYOND: Final = Deny((BEYOND_KEY,), "The key or token does not stand for this, 
 
 def resource(run: Run | Listed | Waiting, status: Status) -> Resource:
     """A run as policy sees it. `status` is the derived word."""
-    return Resource(
-        "Run",
-        str(run.run_id),
-        run.tenant,
-        {
-            "thread_id": run.thread_id,
-            "workflow": run.workflow,
-            "status": status.value,
-            "created_by": run.created_by,
-            "priority": run.priority,
-        },
-        of=(("Thread", run.thread_id),),
-    )
+    return resource_of({name: getattr(run, name) for name in _SEEN}, status)
+
+
+def resource_of(row: Mapping[str, Any], status: Status) -> Resource:
+    """As `resource`, from what a run has in its columns, or is to have."""
+    seen = {name: row[name] for name in _SEEN if name not in ("tenant", "run_id")}
+    attributes = {**seen, "status": status.value}
+    return Resource("Run", str(row["run_id"]), row["tenant"], attributes, of=(("Thread", row["thread_id"]),))
 
 
 def recorded(request: Request) -> dict[str, Any]:

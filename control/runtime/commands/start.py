@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 from control.core.lifecycle import Verb
 from control.core.run_status import Status
-from control.policy.port import Resource
+from control.runtime.authority import resource_of
 from control.runtime.commands import Control, check_size
 from control.runtime.workflows import pick
 from control.store import runs
@@ -55,30 +55,13 @@ async def start(
             "not_before": not_before,
             "parts_total": described.parts_total,
         }
-        grant = (await control.authority(conn)).require(Verb.START, _wanted(row))
+        grant = (await control.authority(conn)).require(Verb.START, resource_of(row, Status.QUEUED))
         run = await runs.add_run(conn, row, (kind, data))
         if run is None:
             return await runs.read_run(conn, control.tenant, run_id)
         await runs.add_subjects(conn, run, subjects)
-        return await runs.save_run(
-            conn,
-            run,
-            [("accepted", control.by, _accepted(run, control) | grant.body)],
-            at=at,
-            crash_limit=control.crash_limit,
-        )
-
-
-def _wanted(row: dict[str, Any]) -> Resource:
-    """The run to be, as policy sees it."""
-    attributes = {name: row[name] for name in ("thread_id", "workflow", "created_by", "priority")}
-    return Resource(
-        "Run",
-        str(row["run_id"]),
-        row["tenant"],
-        attributes | {"status": Status.QUEUED.value},
-        of=(("Thread", row["thread_id"]),),
-    )
+        entry = ("accepted", control.by, _accepted(run, control) | grant.body)
+        return await runs.save_run(conn, run, [entry], at=at, crash_limit=control.crash_limit)
 
 
 def _accepted(run: Run, control: Control) -> dict[str, Any]:
