@@ -130,6 +130,7 @@ async def test_a_run_that_no_sweep_can_deal_with_keeps_no_other_waiting(
         bad.add(first.run_id)
         second = await start(stage.control, "saying", {"said": []}, not_before=soon + timedelta(seconds=0.1))
         await stage.until(second.run_id, "succeeded")
+        assert stage.kinds(first.run_id) == ["accepted"], "it was due before the other, and no sweep can wake it"
         bad.clear()
         await stage.until(first.run_id, "succeeded")
 
