@@ -23,24 +23,22 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from hashlib import sha256
 from typing import Any, Final, NoReturn
 from uuid import UUID
 
 from control.core import merkle
-from control.core.ledger import START, Entry, Kind, canonical, verify
+from control.core.ledger import EPOCH, KINDS, START, Entry, canonical, instant, verify
 from control.core.tree import KEY_DOMAIN, SEAL_DOMAIN, TREE_DOMAIN, Leaf, digest, key_id
 
 Verifies = Callable[[bytes, bytes, bytes], bool]
 """Whether a public key (32 bytes) made this signature over this message."""
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _UNREADABLE: Final = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 _ENTRY: Final = dict.fromkeys(("record", "run", "kind", "actor", "digest", "hash"), str) | dict.fromkeys(
     ("seq", "at", "epoch"), int
 )
-_KINDS: Final[Mapping[str, Kind]] = {str(kind): kind for kind in Kind}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +55,7 @@ class Report:
 
     tenant: str = ""
     lineage: str = ""
-    at: datetime = _EPOCH
+    at: datetime = EPOCH
     runs: int = 0
     entries: int = 0
     erased: int = 0
@@ -155,7 +153,7 @@ class _Checker:
         opening, frame = lines.record, sha256()
         if opening["version"] != 1:
             lines.fail(f"Version {opening['version']} of bundles is not known here.")
-        at = _EPOCH + timedelta(microseconds=opening["at"])
+        at = instant(opening["at"])
         self.report = Report(opening["tenant"], opening["lineage"], at)
         for kind, take in (("bundle", _nothing), ("key", self._key), ("tree", self._tree)):
             while lines.at(kind):
@@ -308,8 +306,8 @@ def _entry(lines: _Lines, prev: bytes) -> Entry:
     content, known = record["body"], _octets(record["digest"])
     if content is not None and sha256(content.encode()).digest() != known:
         lines.fail("Its content does not match its digest.")
-    kind: Any = _KINDS.get(record["kind"], record["kind"])
+    kind: Any = KINDS.get(record["kind"], record["kind"])
     return Entry(
-        record["seq"], _EPOCH + timedelta(microseconds=record["at"]), kind, record["actor"], record["epoch"],
+        record["seq"], instant(record["at"]), kind, record["actor"], record["epoch"],
         json.loads(content) if content is not None else {}, prev, _octets(record["hash"]), known,
     )  # fmt: skip

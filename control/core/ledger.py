@@ -217,10 +217,16 @@ def _hashes(entry: Entry, prev: bytes) -> bool:
         return False
 
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+KINDS: Final[Mapping[str, Kind]] = {str(kind): kind for kind in Kind}
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 
 def microseconds(at: datetime) -> int:
     """An instant as the chain has it."""
-    return (at - _EPOCH) // _MICROSECOND
+    return (at - EPOCH) // _MICROSECOND
+
+
+def instant(at: int) -> datetime:
+    """The instant that the chain has as `at`. Raises `OverflowError` for one beyond the calendar."""
+    return EPOCH + at * _MICROSECOND

@@ -17,11 +17,10 @@ from control.core import merkle
 from control.core.bundle import entry_record, line, seal_text
 from control.core.ledger import microseconds
 from control.core.problem import Problem
-from control.core.tree import SEAL_DOMAIN
+from control.core.tree import SEAL_DOMAIN, Leaf
 from control.runtime.commands import Control
 from control.runtime.signing import Keys, PrivateKey
-from control.store import bundles, trees
-from control.store.bundles import Head
+from control.store import bundles, runs, trees
 from control.store.database import Connection
 
 NOTHING_TO_EXPORT: Final = Problem(
@@ -64,7 +63,7 @@ class Export:
         yield line(_sealed(opening, frame.digest(), self.heads, signer=signer))
 
     async def _opening(self) -> dict[str, Any]:
-        at = await bundles.now(self.conn)
+        at = await runs.now(self.conn)
         lineage = await trees.lineage(self.conn)
         return {
             "record": "bundle", "version": 1, "at": microseconds(at), "lineage": str(lineage), "tenant": self.tenant,
@@ -79,7 +78,7 @@ class Export:
             signature = tree.signature.hex() if tree.signature else None
             yield {"record": "tree", "text": tree.text, "signature": signature}
 
-    async def _head(self, head: Head) -> dict[str, Any]:
+    async def _head(self, head: Leaf) -> dict[str, Any]:
         return {
             "record": "head", "run": str(head.run_id), "seq": head.seq, "hash": head.hash.hex(),
             "proof": await self._proof(head.run_id),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
@@ -14,9 +13,10 @@ from psycopg import AsyncConnection, IsolationLevel
 from psycopg.rows import class_row, dict_row
 
 from control.core.ledger import microseconds
+from control.core.tree import Leaf
 from control.store.database import Database
 from control.store.errors import refusal
-from control.store.runs import NO_SUCH_RUN
+from control.store.runs import unknown
 from control.store.sql import read
 
 _SQL: Final = read("bundles")
@@ -24,15 +24,6 @@ _RUNS: Final = read("runs")
 _PAGE: Final = 500
 _BEFORE_ALL: Final = UUID(int=0)
 Conn = AsyncConnection[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """The last entry of a run's ledger."""
-
-    run_id: UUID
-    seq: int
-    hash: bytes
 
 
 @asynccontextmanager
@@ -49,19 +40,12 @@ async def snapshot(database: Database, tenant: str) -> AsyncIterator[Conn]:
         raise refusal(error) or error from error
 
 
-async def now(conn: Conn) -> datetime:
-    row = await (await conn.cursor(row_factory=dict_row).execute(_RUNS["now"])).fetchone()
-    assert row is not None
-    at: datetime = row["clock"]
-    return at
-
-
-async def heads(conn: Conn, tenant: str, *, run_id: UUID | None, since: datetime | None) -> AsyncIterator[Head]:
+async def heads(conn: Conn, tenant: str, *, run_id: UUID | None, since: datetime | None) -> AsyncIterator[Leaf]:
     """The heads of one run, or of all with an entry since then, in the order of their ids. Raises `no-such-run`."""
     if run_id is not None:
         found = await _page(conn, "one", tenant=tenant, run_id=run_id)
         if not found:
-            raise NO_SUCH_RUN.because(f"No run has the id {run_id}.", run=str(run_id))
+            raise unknown(run_id)
         yield found[0]
         return
     name, chosen = ("all", {}) if since is None else ("since", {"since": since})
@@ -80,7 +64,7 @@ async def trees_of(conn: Conn, tenant: str, *, run_id: UUID | None, since: datet
     return [row[0] for row in rows if row[0] is not None]
 
 
-async def entries(conn: Conn, tenant: str, head: Head) -> AsyncIterator[dict[str, Any]]:
+async def entries(conn: Conn, tenant: str, head: Leaf) -> AsyncIterator[dict[str, Any]]:
     """The rows of a run's ledger in order, `at` in microseconds."""
     async with conn.cursor(row_factory=dict_row) as cursor:
         given = {"tenant": tenant, "run_id": head.run_id, "after": 0}
@@ -88,6 +72,6 @@ async def entries(conn: Conn, tenant: str, head: Head) -> AsyncIterator[dict[str
             yield row | {"at": microseconds(row["at"])}
 
 
-async def _page(conn: Conn, query: str, **params: Any) -> list[Head]:
-    async with conn.cursor(row_factory=class_row(Head)) as cursor:
+async def _page(conn: Conn, query: str, **params: Any) -> list[Leaf]:
+    async with conn.cursor(row_factory=class_row(Leaf)) as cursor:
         return await (await cursor.execute(_SQL[query], params)).fetchall()

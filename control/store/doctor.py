@@ -24,7 +24,7 @@ from psycopg import IsolationLevel
 from psycopg.rows import class_row, dict_row
 
 from control.core.facts import Ask, AskKind, Wait, WaitKind
-from control.core.ledger import START, Entry, Kind
+from control.core.ledger import KINDS, START, Entry, Kind
 from control.core.problem import Refusal
 from control.store.database import Address
 from control.store.errors import refusal
@@ -43,7 +43,6 @@ _SCOPE: Final = read("runs")["scope"]
 _PAGE: Final = 500
 _FETCH: Final = 2000  # ledger entries held at once
 _BEFORE_ALL: Final = UUID(int=0)
-_KINDS: Final[Mapping[str, Kind]] = {str(kind): kind for kind in Kind}
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +184,7 @@ def _entries(rows: Iterable[_Row]) -> Iterator[Entry]:
     """The entries as stored, each with the hash before it. A kind that is not known here stays a word."""
     prev = START
     for row in rows:
-        kind = cast("Kind", _KINDS.get(row.kind, row.kind))
+        kind = cast("Kind", KINDS.get(row.kind, row.kind))
         yield Entry(
             row.seq,
             row.at,

@@ -65,8 +65,10 @@ async def inbox(
     params = {"tenant": tenant, "limit": None if speakers else limit, "stall_after": stall_after} | values
     async with conn.cursor(row_factory=dict_row) as cursor:
         async for row in cursor.stream(query, params):
+            if len(found) == limit:
+                continue  # to stop here would cancel the query, and with it the transaction
             waiting = _waiting(row)
-            if len(found) < limit and (not speakers or any(_concerns(waiting, voter) for voter in speakers)):
+            if not speakers or any(_concerns(waiting, voter) for voter in speakers):
                 found.append(waiting)
     return found
 

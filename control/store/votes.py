@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from jsonschema import Draft202012Validator
 from psycopg import AsyncConnection
-from psycopg.rows import class_row, dict_row
+from psycopg.rows import dict_row
 
 from control.core import approval as rules
 from control.core.answer import Said, Settled, Word, settle
@@ -64,30 +64,11 @@ class Ballot:
     note: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """A vote as it was put on record."""
-
-    voter: str
-    vote: str
-    seat: str
-    roles: list[str]
-    answer: str | None
-    note: str | None
-    at: datetime
-
-
 async def held(conn: AsyncConnection[Any], run: Run, interrupt_id: str | None = None) -> list[Held]:
     """The open questions of a run, or the one of this id, with everything that was said to them."""
     async with conn.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(_SQL["held"], run.key(interrupt_id=interrupt_id))
         return [_held(row, run) for row in await cursor.fetchall()]
-
-
-async def votes_on(conn: AsyncConnection[Any], run: Run, interrupt_id: str) -> list[Recorded]:
-    """What was said to a question so far, in order."""
-    async with conn.cursor(row_factory=class_row(Recorded)) as cursor:
-        return await (await cursor.execute(_SQL["of_question"], run.key(interrupt_id=interrupt_id))).fetchall()
 
 
 async def cast(conn: AsyncConnection[Any], asked: Held, ballot: Ballot) -> tuple[Approval, list[Entry]]:
@@ -183,9 +164,9 @@ async def _happened(
             entry = _escalated(asked, after)
             return await _called_in(conn, asked, after, entries=[entry], at=at)
         case On.ESCALATE:
-            entries = [_expired(asked.interrupt_id, after, on), _escalated(asked, after)]
+            entries = [_expired(asked.interrupt_id, after), _escalated(asked, after)]
             return await _called_in(conn, asked, after, entries=entries, at=at)
-    return [_expired(asked.interrupt_id, after, on), await _silence(conn, asked, after, at=at)], after
+    return [_expired(asked.interrupt_id, after), await _silence(conn, asked, after, at=at)], after
 
 
 async def _called_in(
@@ -262,9 +243,9 @@ def _escalated(asked: Held, after: Approval) -> Entry:
     return "escalated", CLOCK, body | ({"notify": notify} if notify else {}) | _next(after)
 
 
-def _expired(interrupt_id: str, after: Approval, on: On) -> Entry:
-    outcome = {On.DENY: "deny", On.DEFAULT: "default", On.ESCALATE: "escalate"}[on]
-    return "expired", CLOCK, {"interrupt_id": interrupt_id, "outcome": outcome} | _next(after)
+def _expired(interrupt_id: str, after: Approval) -> Entry:
+    body = {"interrupt_id": interrupt_id, "outcome": after.gate.on_timeout.value}
+    return "expired", CLOCK, body | _next(after)
 
 
 def _reassigned(asked: Held, after: Approval, picked: Picked, *, by: str) -> Entry:

@@ -3,11 +3,6 @@
 -- locks: none
 select lineage from control.lineage;
 
--- :name tenants
--- Every tenant that has trees. For a role that sees them.
--- locks: none
-select distinct tenant from control.tree order by tenant;
-
 -- :name sign
 -- Keys do not change until this transaction ends. Taken by whoever signs; whoever changes keys waits for them all.
 -- locks: none

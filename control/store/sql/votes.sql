@@ -29,9 +29,3 @@ set rung = %(rung)s, reviews = %(reviews)s, overdue = %(overdue)s, due_at = %(du
     assigned_why = coalesce(%(assigned_why)s, assigned_why)
 where tenant = %(tenant)s and run_id = %(run_id)s and interrupt_id = %(interrupt_id)s and decision is null
 returning interrupt_id;
-
--- :name of_question
--- The votes on a question, in order.
--- locks: none
-select voter, vote, seat, roles, answer, note, at from control.vote
-where tenant = %(tenant)s and run_id = %(run_id)s and interrupt_id = %(interrupt_id)s order by at, voter;
