@@ -145,7 +145,16 @@ left join lateral (
   ) x on true
 ) n on w.asking is not null
 left join lateral (
-  select count(distinct w.checkpoint_id) as orphan_writes
-  from checkpoint_writes w
-  where w.thread_id = t.thread_id and w.checkpoint_ns = '' and w.checkpoint_id > coalesce(h.checkpoint_id, '')
+  -- By probes as well: for all beyond the head the planner expects a third of the thread, and reads the whole table.
+  with recursive beyond (id) as (
+    (select w.checkpoint_id from checkpoint_writes w
+     where w.thread_id = t.thread_id and w.checkpoint_ns = '' and w.checkpoint_id > coalesce(h.checkpoint_id, '')
+     order by w.checkpoint_id limit 1)
+    union all
+    select (select w.checkpoint_id from checkpoint_writes w
+            where w.thread_id = t.thread_id and w.checkpoint_ns = '' and w.checkpoint_id > b.id
+            order by w.checkpoint_id limit 1)
+    from beyond b where b.id is not null
+  )
+  select count(id) as orphan_writes from beyond
 ) o on true
