@@ -8,6 +8,7 @@ commit in the order they were made, because there is one flush at a time.
 - A value that the database refuses fails only the run that brought it: the batch is split and tried again run by run,
   and that run's items one by one, up to the one that is refused.
 - A lost connection is repeated with the same flush number, which the runs remember, so nothing is written twice.
+- A flush is bounded, by items and by bytes, so that one run's large state holds its neighbours up only shortly.
 - The queue is bounded: beyond its limit writers wait, and with them the graphs that produce the writes.
 """
 
@@ -45,6 +46,7 @@ _FLUSH: Final = numbered(_SQL["flush"])
 _RETRY_S: Final = (0.02, 0.05, 0.1, 0.2, 0.4)  # then the last one again, until the patience ends
 _LINGER_S: Final = 0.02  # how long a write in no hurry waits for company
 _FEW: Final = 6  # runs that share a flush however few there are: to halve them would cost more than it wins
+_HEAVY: Final = 4_000_000  # bytes: a flush takes no more, unless a single write is heavier than that
 _BUSY_S: Final = 0.005  # before a flush that found every one of its runs locked is tried again
 _log: Final = logging.getLogger(__name__)
 
@@ -160,10 +162,14 @@ class Flusher:
         fences: set[Fence] = set()
         taken: list[Item] = []
         left: deque[Item] = deque()
+        weight, full = 0, False  # once it is, nothing follows: no write overtakes another of its run
         for item in self._queue:
             fence = item.fence
-            fits = fence in fences or (len(fences) < share and fence not in self._locked)
-            if fits and len(taken) < self._batch_limit:
+            may_go = not full and (fence in fences or (len(fences) < share and fence not in self._locked))
+            if may_go:
+                weight += item.weight()
+                full = bool(taken) and (len(taken) == self._batch_limit or weight > _HEAVY)
+            if may_go and not full:
                 fences.add(fence)
                 taken.append(item)
             else:

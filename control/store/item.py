@@ -124,6 +124,15 @@ class Item:
     lingers: bool = False
     rests_on: tuple[asyncio.Future[int], ...] = ()
 
+    def weight(self) -> int:
+        """About how many bytes it sends: those of whatever a graph can make long."""
+        blobs = sum(len(row.blob or b"") for rows in (self.blobs, self.writes, self.marks) for row in rows)
+        states = sum(len(row.checkpoint) + len(row.metadata) for row in self.checkpoints)
+        told = sum(len(text) for _, _, body in self.entries for text in body.values() if isinstance(text, str))
+        effects = sum(len(effect.outcome or b"") + len(effect.error or "") for effect in self.effects)
+        packets = sum(len(asked.question.packet) for asked in self.asked if isinstance(asked.question, Question))
+        return blobs + states + told + effects + packets
+
 
 @dataclass(slots=True)
 class Batch:

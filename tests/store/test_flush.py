@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from random import randbytes
 from typing import Any
 
 import psycopg
@@ -100,6 +101,33 @@ async def test_no_flush_takes_more_than_its_limit(database: str) -> None:
         before = app.flusher.flushes
         await asyncio.gather(*(put(app, under(fence)) for fence in fences))
         assert app.flusher.flushes - before == 4
+
+
+async def test_heavy_writes_queued_together_are_flushed_in_bounded_batches_and_none_is_lost(database: str) -> None:
+    """Two states of 20 MB, one to a flush, and twelve of 1 MB, of which no flush takes more than 4 MB."""
+    heavy, lighter = [claimed(database) for _ in range(2)], [claimed(database) for _ in range(12)]
+    states = {fence: randbytes(20_000_000 if fence in heavy else 1_000_000) for fence in (*heavy, *lighter)}
+    async with installation(database) as app:
+        configs = await asyncio.gather(*(put(app, under(fence), state=state) for fence, state in states.items()))
+        committed_together = "select count(*), sum(length(blob)) from checkpoint_blobs group by xmin::text"
+        flushed = execute(database, committed_together)
+        assert [count for count, size in flushed if size >= 20_000_000] == [1, 1]
+        assert all(count <= 4 and size < 4_100_000 for count, size in flushed if size < 20_000_000)
+        assert sum(count for count, _ in flushed) == 14
+        for fence, config in zip(states, configs, strict=True):
+            stored = await app.saver.aget_tuple(config)
+            assert stored is not None and stored.checkpoint["channel_values"] == {"state": states[fence]}
+
+
+async def test_no_light_write_overtakes_a_heavy_one_of_its_run(database: str) -> None:
+    fence = claimed(database)
+    async with installation(database) as app:
+        sizes = [10, 3_000_000, 3_000_000, 10, 1_500_000, 3_000_000, 10]
+        await asyncio.gather(
+            *(put(app, under(fence), step=step, state=randbytes(size)) for step, size in enumerate(sizes))
+        )
+        assert app.flusher.flushes == 4
+    assert steps(database, fence) == list(range(7))
 
 
 async def test_a_runs_writes_commit_in_the_order_they_were_made(database: str) -> None:
