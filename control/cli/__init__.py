@@ -49,6 +49,7 @@ _VERBS: Final[Mapping[str, Mapping[str, Callable[..., None]]]] = {
     "Order": {
         "pause": lifecycle.pause, "resume": lifecycle.resume, "cancel": lifecycle.cancel, "retry": lifecycle.retry,
         "restart": lifecycle.restart, "rewind": lifecycle.rewind, "signal": lifecycle.signal,
+        "delete": lifecycle.delete,
     },
     "Operate": {"doctor": database.doctor},
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Verbs that move a run: start, pause, resume, cancel, retry, restart, rewind, signal."""
+"""Verbs that move a run: start, pause, resume, cancel, retry, restart, rewind, signal, delete."""
 
 from __future__ import annotations
 
@@ -135,6 +135,11 @@ def rewind(
 ) -> None:
     """Take a run back to an earlier checkpoint of its own; `control story --entries` lists them."""
     order(ctx, run, _command(Verb.REWIND, checkpoint_id=to), wait=wait, as_json=as_json)
+
+
+def delete(ctx: typer.Context, run: RunName, *, reason: Reason = None, as_json: AsJson = False) -> None:
+    """Delete an ended run's checkpoints and what it was given. Its record stays, until `control audit erase`."""
+    order(ctx, run, _command(Verb.DELETE, reason=reason), wait=False, as_json=as_json)
 
 
 def signal(

@@ -254,6 +254,10 @@ def _unfit(account: Account, _: Entry) -> Account:
     return replace(account, facts=replace(account.facts, fit=Fit.CHANGED))
 
 
+def _deleted(account: Account, _: Entry) -> Account:
+    return replace(account, facts=replace(account.facts, deleted=True))
+
+
 CHANGES: Final[Mapping[Kind, Callable[[Account, Entry], Account]]] = {
     Kind.CLAIMED: _claimed,
     Kind.STEPPED: _stepped,
@@ -275,6 +279,7 @@ CHANGES: Final[Mapping[Kind, Callable[[Account, Entry], Account]]] = {
     Kind.WORKER_LOST: _worker_lost,
     Kind.ADOPTED: _adopted,
     Kind.UNFIT: _unfit,
+    Kind.DELETED: _deleted,
 }
 """What each kind of entry changes. A kind that is missing tells something and changes no fact."""
 

@@ -11,6 +11,7 @@ from control.core.failure import FailureClass
 Sentences = tuple[str, ...]
 
 ORPHANED: Final = "The worker that held it is gone; a peer takes it over."
+DELETED: Final = "It has been deleted since; its record stays, and says by whom."
 TIME_HAS_COME: Final = "That time has come, so the next free worker takes it."
 
 

@@ -133,6 +133,7 @@ class Facts:
     towards `crash_limit`, `takeovers` are all. `woken_at` is when something last made an idle run ready to go on: a
     decision, a timer, a signal, a retry, a resume, a rewind or an adoption. `compensating` says that finished work is
     still to be undone; setting it removes the outcome that led to it. `erased`: what it carried is gone for good.
+    `deleted`: what it worked with is gone, and its record stays.
     """
 
     created_at: datetime
@@ -155,4 +156,5 @@ class Facts:
     shortfalls: int = 0
     replans: int = 0
     erased: bool = False
+    deleted: bool = False
     progress: Progress = field(default=NO_PROGRESS)

@@ -52,6 +52,7 @@ class Kind(StrEnum):
     ADOPTED = "adopted"
     UNFIT = "unfit"
     REFUSED = "refused"
+    DELETED = "deleted"
     ERASED = "erased"
     RESTORED = "restored"
 
@@ -84,6 +85,7 @@ BODY_KEYS: Final[Mapping[Kind, str]] = {
     Kind.ADOPTED: "digest from execution?",
     Kind.UNFIT: "digest why",
     Kind.REFUSED: "action why of?",
+    Kind.DELETED: "checkpoints reason?",
     Kind.ERASED: "why bodies",
     Kind.RESTORED: "why tree seen_at",
 }

@@ -196,6 +196,8 @@ def judge(verb: Verb, status: Status, facts: Facts) -> Verdict:
         return Verdict(verb, False, f"The run {_SAID.get(status, f'is {spoken(status)}')}. {reason}")
     if facts.erased:
         return Verdict(verb, False, "What it carried has been erased, so there is nothing to go on from.")
+    if facts.deleted:
+        return Verdict(verb, False, "It has been deleted, so there is nothing to go on from; its record stays.")
     refused = objection(facts)
     return Verdict(verb, False, refused) if refused else Verdict(verb, True, EFFECT[verb])
 

@@ -282,7 +282,7 @@ def derive(facts: Facts, *, now: datetime, stall_after: timedelta) -> RunStatus:
     stored = Index(rule.status, rule.since(facts), rule.due(facts))
     progress_at = facts.claim.progress_at if facts.claim else None
     shown = stored.at(now, progress_at=progress_at, stall_after=stall_after)
-    because = rule.because(facts)
+    because = (*rule.because(facts), why.DELETED) if facts.deleted else rule.because(facts)
     if shown is not stored:
         because = (*because, why.no_progress(facts) if shown.status is Status.STALLED else why.TIME_HAS_COME)
     return RunStatus(

@@ -274,6 +274,11 @@ def _refused(entry: Entry, _: _Told) -> str:
     return f"{person(entry.actor)} was not let {spoken(entry.body['action'])} it: {_clause(entry.body['why'])}."
 
 
+def _deleted(entry: Entry, _: _Told) -> str:
+    reason = f", and said why: “{_clause(entry.body['reason'])}”" if entry.body.get("reason") else ""
+    return f"{person(entry.actor)} deleted its checkpoints and what it had been given{reason}. This record stays."
+
+
 def _erased(entry: Entry, _: _Told) -> str:
     return f"{person(entry.actor)} erased what it had carried until then: {_clause(entry.body['why'])}."
 
@@ -319,6 +324,7 @@ TELLERS: Final[Mapping[Kind, Callable[[Entry, _Told], str | None]]] = {
     Kind.ADOPTED: _adopted,
     Kind.UNFIT: _unfit,
     Kind.REFUSED: _refused,
+    Kind.DELETED: _deleted,
     Kind.ERASED: _erased,
     Kind.RESTORED: _restored,
 }

@@ -157,6 +157,7 @@ _FACTS: Final[Mapping[str, Callable[[Facts], Any]]] = {
     "waits": lambda facts: sorted((wait.interrupt_id, wait.due_at, wait.signal) for wait in facts.waits),
     "answers ready": lambda facts: facts.ready,
     "fit": lambda facts: facts.fit,
+    "deleted": lambda facts: facts.deleted,
 }
 """What the row and the ledger must agree on."""
 

@@ -16,6 +16,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
 from control.core.problem import Problem
+from control.store.errors import THREAD_BUSY
 from control.store.runs import Run, append
 from control.store.sql import read
 
@@ -25,14 +26,22 @@ RUN_OPEN: Final = Problem(
     title="Only what has ended can be erased",
     next_step="Let the run end, or cancel it, then erase again.",
 )
+THREAD_SHARED: Final = Problem(
+    code="thread-shared",
+    status=409,
+    title="A later run on the thread cannot be read without this one",
+    next_step="Erase the runs of the thread together: `control audit erase --run RUN`.",
+)
 FLOOR_DAYS: Final = 180
 """No payload is deleted for its age alone before this. The table `retention` has the same floor."""
 
 _SQL: Final = read("erasure")
+_THREADS: Final = read("threads")
 _EACH: Final = (
     "erase_bodies", "erase_checkpoints", "erase_input", "erase_approvals", "erase_votes", "erase_waits",
     "erase_signals", "erase_effects", "erase_subjects", "erase_runs",
 )  # fmt: skip
+_GIVEN: Final = ("erase_input", "erase_waits", "erase_signals", "erase_effects")
 Conn = AsyncConnection[Any]
 
 
@@ -54,8 +63,7 @@ async def erase(
     The chain of each gets an entry first that says who, why (with what permits it) and how many bodies. Raises
     `run-not-ended`.
     """
-    threads = [row["thread_id"] for row in await _rows(conn, "hold", tenant=tenant, runs=list(run_ids))]
-    found = [Run.of(row) for row in await _rows(conn, "lock", tenant=tenant, threads=threads)]
+    threads, found = await hold(conn, tenant, run_ids)
     if still := [str(run.run_id) for run in found if run.closed_at is None]:
         raise RUN_OPEN.because(f"{_listed(still)} {'has' if len(still) == 1 else 'have'} not.", runs=still)
     left = [run for run in found if run.erased_at is None]
@@ -67,6 +75,31 @@ async def erase(
     for query in _EACH:
         await _execute(conn, query, **given)
     return left
+
+
+async def hold(conn: Conn, tenant: str, run_ids: Sequence[UUID]) -> tuple[list[str], list[Run]]:
+    """Lock the threads of these runs, so that no run begins on them, and then every run on them. Returns both."""
+    threads = [row["thread_id"] for row in await _rows(conn, "hold", tenant=tenant, runs=list(run_ids))]
+    return threads, [Run.of(row) for row in await _rows(conn, "lock", tenant=tenant, threads=threads)]
+
+
+async def delete(conn: Conn, run: Run, *, at: datetime) -> int:
+    """Delete what one ended run worked with, and leave the record of it. Returns how many checkpoints went.
+
+    The caller holds its thread (`hold`). What other runs left on the thread stays, and what they had carried on of this
+    one. Raises `thread-busy` where one of them has not ended, and `thread-shared` where one cannot stand without this.
+    """
+    given = {"tenant": run.tenant, "runs": [run.run_id], "threads": [run.thread_id], "at": at, "run_id": run.run_id}
+    if still := await _rows(conn, "open", **given):
+        other = still[0]
+        raise THREAD_BUSY.because(f"Run {other['run_id']} is {other['status']}.", run=str(other["run_id"]))
+    gone: int = (await _rows(conn, "delete_own", thread_id=run.thread_id, **given))[0]["checkpoints"]
+    await conn.execute(_THREADS["delete_unread"], given)
+    for query in (*_GIVEN, "mark_deleted"):
+        await _execute(conn, query, **given)
+    if await _rows(conn, "patchwork", **given):
+        raise THREAD_SHARED.because(f"Thread {run.thread_id} uses a DeltaChannel.", thread=run.thread_id)
+    return gone
 
 
 async def retention(conn: Conn, tenant: str) -> int | None:

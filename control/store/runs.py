@@ -102,6 +102,7 @@ class Run:
     due_at: datetime | None
     closed_at: datetime | None
     erased_at: datetime | None
+    deleted_at: datetime | None
 
     @classmethod
     def of(cls, row: Any) -> Self:
@@ -299,6 +300,7 @@ def facts_of(run: Run, asked: Questions, *, crash_limit: int, alive: bool = True
         fit=Fit(run.fit),
         shortfalls=run.shortfalls,
         erased=run.erased_at is not None,
+        deleted=run.deleted_at is not None,
         progress=Progress(len(run.parts), run.parts_total, tuple(run.parts)),
     )
 

@@ -354,6 +354,7 @@ CREATE TABLE control.run (
     due_at timestamp with time zone,
     closed_at timestamp with time zone,
     erased_at timestamp with time zone,
+    deleted_at timestamp with time zone,
     CONSTRAINT run_fit_check CHECK ((fit = ANY (ARRAY['fits'::text, 'changed'::text])))
 )
 WITH (fillfactor='70');

@@ -150,6 +150,17 @@ def test_a_run_is_cancelled_and_begun_again(cli: Cli) -> None:
     assert cli("cancel", again.json["run_id"], "--wait").code == 5
 
 
+def test_an_ended_run_is_deleted_and_its_story_is_still_told(cli: Cli) -> None:
+    run = started(cli, "count", "--input", '{"amount": 2}')
+    gone = cli("--by", "dan", "delete", run[:8], "--reason", "of no use", "--json")
+    assert (gone.code, gone.json["status"]) == (0, "succeeded")
+    assert {verb["allowed"] for verb in cli("show", run, "--json").json["next"]} == {False}
+    assert "It has been deleted since" in cli("show", run).out
+    assert "Dan deleted its checkpoints" in cli("story", run).out and "of no use" in cli("audit", "show", run).out
+    again = cli("delete", run)
+    assert again.code == 1 and "It has been deleted" in again.problem[1]
+
+
 def started_listening(cli: Cli) -> str:
     run = str(uuid4())
     assert cli("start", "listen", "--id", run).code == 0

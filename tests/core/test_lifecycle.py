@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -55,6 +56,12 @@ def test_nobody_is_left_without_a_way_on(facts: Facts) -> None:
     word = status(facts).word
     if word in TERMINAL | {Status.PAUSED, Status.BLOCKED, Status.AWAITING_APPROVAL, Status.AWAITING_INPUT}:
         assert any(verdict.allowed for verdict in next_verbs(word, facts))
+
+
+@given(anything, st.sampled_from(("erased", "deleted")))
+def test_nothing_is_done_to_a_run_that_is_gone(facts: Facts, how: str) -> None:
+    gone = replace(facts, **{how: True})
+    assert not any(verdict.allowed for verdict in next_verbs(status(gone).word, gone))
 
 
 def legal_in(verb: Verb) -> set[Status]:

@@ -25,8 +25,8 @@ from control.core.verdict import Permit
 from control.policy.port import Resource
 from control.runtime.authority import Authority, Grant, resource
 from control.runtime.rules_in_force import in_force
-from control.store import runs
-from control.store.database import Connection, Database
+from control.store import erasure, runs
+from control.store.database import Connection, Database, Role
 from control.store.runs import Entry, Run
 from control.store.serde import StrictSerializer
 
@@ -81,18 +81,21 @@ class Control:
             return (await self.authority(conn)).require(action, on or Resource("Tenant", self.tenant, self.tenant))
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
-        async with self.database.scope("control_command", self.tenant) as conn:
+    async def transaction(self, role: Role = "control_command") -> AsyncIterator[Connection]:
+        async with self.database.scope(role, self.tenant) as conn:
             yield conn
 
     @asynccontextmanager
-    async def changing(self, run_id: UUID, verb: Verb) -> AsyncIterator[Change]:
+    async def changing(self, run_id: UUID, verb: Verb, *, whole_thread: bool = False) -> AsyncIterator[Change]:
         """A transition that this verb makes, if policy permits it and the run's state allows it.
 
+        whole_thread: it reaches beyond the run, to what LangGraph keeps. No run begins on its thread meanwhile.
         Raises `no-such-run`, `not-permitted`, `agreement-needed`, `verb-not-legal`. What policy refuses is recorded in
         the run's ledger, and the run stays as it is; one that the principal may not read does not exist for it.
         """
-        async with self.transaction() as conn:
+        async with self.transaction("control_flush" if whole_thread else "control_command") as conn:
+            if whole_thread:
+                await erasure.hold(conn, self.tenant, [run_id])
             run = await runs.lock_run(conn, self.tenant, run_id)
             facts, at = await self.look(conn, run)
             status = derive(facts, now=at, stall_after=self.stall_after).word

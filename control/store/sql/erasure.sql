@@ -95,6 +95,45 @@ delete from control.run_subject where tenant = %(tenant)s and run_id = any (%(ru
 update control.run set erased_at = %(at)s, config = '{}', failure = null, blocked_in = null, version = version + 1
 where tenant = %(tenant)s and run_id = any (%(runs)s);
 
+-- :name open
+-- A run on these threads that has not ended.
+-- locks: none
+select run_id, status from control.run
+where tenant = %(tenant)s and thread_id = any (%(threads)s) and closed_at is null limit 1;
+
+-- :name delete_own
+-- The checkpoints that a run wrote, by its ledger, with those of its subgraphs, which name the root's; and all writes
+-- of the thread that have no checkpoint left. Returns how many checkpoints.
+-- locks: checkpoints, checkpoint_writes
+with own as (
+    select body::jsonb ->> 'checkpoint_id' as checkpoint_id from control.ledger
+    where tenant = %(tenant)s and run_id = %(run_id)s and kind in ('stepped', 'rewound') and body is not null
+), gone as (
+    delete from checkpoints
+    where thread_id = %(thread_id)s
+      and case when checkpoint_ns = '' then checkpoint_id else metadata -> 'parents' ->> '' end
+          in (select checkpoint_id from own)
+    returning checkpoint_ns, checkpoint_id
+), writes as (
+    delete from checkpoint_writes w
+    where w.thread_id = %(thread_id)s and (w.checkpoint_ns, w.checkpoint_id) not in (
+        select checkpoint_ns, checkpoint_id from checkpoints c where c.thread_id = %(thread_id)s
+        except select checkpoint_ns, checkpoint_id from gone)
+)
+select count(*) as checkpoints from gone;
+
+-- :name patchwork
+-- Whether what is left of some threads is written as changes to checkpoints that may be gone (a DeltaChannel).
+-- locks: none
+select from checkpoints where thread_id = any (%(threads)s)
+ and (metadata ? 'counters_since_delta_snapshot' or metadata ? 'delta_writes_versioned') limit 1;
+
+-- :name mark_deleted
+-- A run has nothing left to go on from, and its record stays.
+-- locks: run
+update control.run set deleted_at = %(at)s, config = '{}', blocked_in = null
+where tenant = %(tenant)s and run_id = %(run_id)s;
+
 -- :name retention
 -- How many days the tenant keeps its payloads, if it says so itself.
 -- locks: none
