@@ -130,7 +130,7 @@ def workers(ctx: typer.Context, *, as_json: AsJson = False) -> None:
         from control.store import claims
 
         async with control.transaction() as conn:
-            return await claims.workers(conn)
+            return await claims.workers(conn, grace=control.failover_wait)
 
     found = with_control(ctx, read)
     if as_json:

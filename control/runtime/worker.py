@@ -98,7 +98,6 @@ class Worker:
         self._lost_at: float | None = None
         self._back_at: float | None = None
         self._failover_wait = timedelta(seconds=pace.failover_wait_s)
-        self._up_at = self._loop.time()
         self._never = asyncio.Event()
         self.swept = asyncio.Event()
 
@@ -197,8 +196,7 @@ class Worker:
     async def _sweep(self) -> None:
         """Take runs from the dead, and wake those whose time has come."""
         if self._may_judge():
-            settled = self._loop.time() > self._up_at + self._pace.failover_wait_s
-            orphans = await self._sweeping.orphans(self.worker_id, grace=self._failover_wait, settled=settled)
+            orphans = await self._sweeping.orphans(self.worker_id, grace=self._failover_wait)
             for first in range(0, len(orphans), _AT_ONCE):
                 await asyncio.gather(*map(self._take_over, orphans[first : first + _AT_ONCE]))
         for tenant, run_id in await self._sweeping.due():
@@ -301,8 +299,8 @@ class Worker:
         self._loop.call_soon_threadsafe(self._back)
 
     def _may_judge(self) -> bool:
-        """Whether a lock that is free means death. What took this worker's session, such as a restart of the server,
-        may have taken its peers' as well: they have as long to come back as it gives itself.
+        """Whether this worker may apply the rule of who lives (`control.gone`). What took its own session, such as a
+        cut network, may have taken its peers' as well: they have as long to come back as it gives itself.
         """
         waits = self._pace.failover_wait_s
         return self._lost_at is None and (self._back_at is None or self._loop.time() > self._back_at + waits)

@@ -122,13 +122,9 @@ class Claims:
         }
         return await self._rows(Claimed, "claim", **params)
 
-    async def orphans(self, worker_id: UUID, *, grace: timedelta, settled: bool) -> list[Orphan]:
-        """Claims of others whose holder is gone. `grace`: for workers to come back after the server restarted. One that
-        is not `settled` has just come itself, and leaves those be that have not been seen since: a server that took
-        long to recover looks like one that has been up for long.
-        """
-        params = {"grace": grace, "settled": settled, "limit": _SWEEP, "worker_id": worker_id}
-        return await self._rows(Orphan, "lost", **params)
+    async def orphans(self, worker_id: UUID, *, grace: timedelta) -> list[Orphan]:
+        """Claims of others whose holder is gone. `grace`: for workers to come back after the server restarted."""
+        return await self._rows(Orphan, "lost", grace=grace, limit=_SWEEP, worker_id=worker_id)
 
     async def mine(self, worker_id: UUID) -> list[Mine]:
         """The claims of this worker, with the orders that stand against them."""
@@ -175,10 +171,10 @@ class Claims:
             raise refusal(error) or error from error
 
 
-async def workers(conn: AsyncConnection[Any]) -> list[dict[str, Any]]:
-    """Every process that may hold claims and has not signed off."""
+async def workers(conn: AsyncConnection[Any], *, grace: timedelta) -> list[dict[str, Any]]:
+    """Every process that may hold claims and has not signed off, and whether it lives."""
     async with conn.cursor(row_factory=dict_row) as cursor:
-        return await (await cursor.execute(_SQL["workers"])).fetchall()
+        return await (await cursor.execute(_SQL["workers"], {"grace": grace})).fetchall()
 
 
 def mark_blocking(address: Address, fence: Fence, node: str) -> None:

@@ -274,9 +274,9 @@ def _at(text: str | None) -> datetime | None:
 
 
 async def worker_alive(conn: AsyncConnection[Any], run: Run, *, grace: timedelta) -> bool:
-    """Whether the process that holds the claim still shows its sign of life, or has `grace` to come back."""
+    """Whether the process that holds the claim lives; after a restart of the server it has `grace` to come back."""
     row = await _row(conn, "worker_alive", worker_id=run.worker_id, grace=grace)
-    return bool(row and row["exists"])
+    return bool(row and row["alive"])
 
 
 def facts_of(run: Run, asked: Questions, *, crash_limit: int, alive: bool = True) -> Facts:

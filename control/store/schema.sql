@@ -51,6 +51,24 @@ CREATE FUNCTION control.flushed_tenants() RETURNS text[]
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$ select string_to_array(current_setting('control.tenants', true), ',') $$;
 
+CREATE FUNCTION control.gone(holder uuid, grace interval) RETURNS text
+    LANGUAGE plpgsql
+    AS $$
+begin
+    return (
+        select case
+            when w.ended_at is not null then 'it left'
+            when w.holds and w.lease_until > clock_timestamp() then null
+            when w.server_seen_at is distinct from server.seen_at and clock_timestamp() <= server.seen_at + grace
+                 then null
+            when w.holds then 'its lease ran out'
+            else 'its session is gone' end
+        from (select control.server_seen_at() as seen_at) server
+        left join (select *, lock_id in (select lock_id from control.living) as holds from control.worker) w
+            on w.worker_id = holder
+    );
+end $$;
+
 CREATE FUNCTION control.keep_revoked() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
@@ -93,6 +111,22 @@ begin
         freed := freed || t.walled::text;
     end loop;
     return freed;
+end $$;
+
+CREATE FUNCTION control.server_seen_at() RETURNS timestamp with time zone
+    LANGUAGE plpgsql
+    AS $$
+declare seen timestamptz;
+begin
+    select s.seen_at into seen from control.server_seen s where s.start_at = pg_postmaster_start_time();
+    if found then
+        return seen;
+    end if;
+    seen := clock_timestamp();
+    if not current_setting('transaction_read_only')::bool and pg_try_advisory_xact_lock(control.lock_class()) then
+        insert into control.server_seen values (pg_postmaster_start_time(), seen) on conflict do nothing;
+    end if;
+    return seen;
 end $$;
 
 CREATE FUNCTION control.walled_tables() RETURNS TABLE(walled regclass, command text, flush text, commanded text, flushed text)
@@ -379,6 +413,11 @@ CREATE TABLE control.run_subject (
 
 ALTER TABLE ONLY control.run_subject FORCE ROW LEVEL SECURITY;
 
+CREATE UNLOGGED TABLE control.server_seen (
+    start_at timestamp with time zone NOT NULL,
+    seen_at timestamp with time zone NOT NULL
+);
+
 CREATE TABLE control.signal (
     tenant control.tenant_id NOT NULL,
     run_id uuid NOT NULL,
@@ -494,10 +533,10 @@ CREATE TABLE control.worker (
     pid integer NOT NULL,
     digests text[] DEFAULT '{}'::text[] NOT NULL,
     draining boolean DEFAULT false NOT NULL,
-    server_start_at timestamp with time zone DEFAULT pg_postmaster_start_time() NOT NULL,
     started_at timestamp with time zone DEFAULT control.clock() NOT NULL,
     lease_until timestamp with time zone NOT NULL,
     ended_at timestamp with time zone,
+    server_seen_at timestamp with time zone,
     CONSTRAINT worker_kind_check CHECK ((kind = ANY (ARRAY['worker'::text, 'writer'::text])))
 );
 
@@ -557,6 +596,9 @@ ALTER TABLE ONLY control.run_subject
 
 ALTER TABLE ONLY control.run_subject
     ADD CONSTRAINT run_subject_tenant_run_id_subject_key UNIQUE (tenant, run_id, subject);
+
+ALTER TABLE ONLY control.server_seen
+    ADD CONSTRAINT server_seen_pkey PRIMARY KEY (start_at);
 
 ALTER TABLE ONLY control.signal
     ADD CONSTRAINT signal_pkey PRIMARY KEY (tenant, run_id, n);
@@ -929,6 +971,10 @@ GRANT SELECT,DELETE ON TABLE control.run_input TO control_flush;
 
 GRANT SELECT,INSERT ON TABLE control.run_subject TO control_command;
 GRANT SELECT,DELETE ON TABLE control.run_subject TO control_flush;
+
+GRANT SELECT,INSERT ON TABLE control.server_seen TO control_command;
+GRANT SELECT,INSERT ON TABLE control.server_seen TO control_flush;
+GRANT SELECT,INSERT ON TABLE control.server_seen TO control_claim;
 
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE control.signal TO control_command;
 GRANT SELECT,DELETE ON TABLE control.signal TO control_flush;

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
-from tempfile import TemporaryDirectory
+from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import TYPE_CHECKING
 
 import pytest
@@ -43,3 +45,15 @@ def empty_database(databases: Databases) -> Iterator[str]:
     """The conninfo, as superuser, of a fresh database with nothing in it."""
     with databases.empty() as conninfo:
         yield conninfo
+
+
+@pytest.fixture
+def own_server() -> Iterator[Path]:
+    """The data folder of a server that this test may restart; `embedded.ensure` starts it."""
+    from control.testing.server import stop
+
+    ground = Path(mkdtemp(prefix="control-own-"))
+    ground.chmod(0o755)  # the account that runs the server has to pass through
+    yield ground / "data"
+    stop(ground / "data")
+    shutil.rmtree(ground)

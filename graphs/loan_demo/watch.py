@@ -54,7 +54,8 @@ class Watch:
         now = await standing(self.control, self.run_id, close=True)
         async with self.control.transaction() as conn:
             entries = [entry async for entry in listing.entries(conn, self.control.tenant, self.run_id)]
-            self.pids |= {str(row["worker_id"]): row["pid"] for row in await claims.workers(conn)}
+            workers = await claims.workers(conn, grace=self.control.failover_wait)
+        self.pids |= {str(row["worker_id"]): row["pid"] for row in workers}
         known, self.entries = len(self.entries), entries
         for entry in entries[known:]:
             tell = _LINES.get(entry.kind)
@@ -75,7 +76,8 @@ async def wait_for_workers(control: Control, crew: Crew) -> None:
     end = time.monotonic() + _PATIENCE_S
     while True:
         async with control.transaction() as conn:
-            alive = {row["pid"] for row in await claims.workers(conn) if row["alive"]}
+            workers = await claims.workers(conn, grace=control.failover_wait)
+        alive = {row["pid"] for row in workers if row["alive"]}
         if alive.issuperset(crew.working):
             return
         if time.monotonic() > end:

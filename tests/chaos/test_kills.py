@@ -5,9 +5,6 @@ Each test prints its seed, which `CONTROL_CHAOS_SEED` repeats, and what was done
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -17,7 +14,7 @@ import pytest
 from control.store.embedded import ensure
 from control.testing.chaos import Campaign, Toll, rage, seed, witnessed
 from control.testing.database import Databases
-from control.testing.server import restart, stop
+from control.testing.server import restart
 from tests.chaos.auditor import books, examine
 from tests.chaos.graphs import mixed
 
@@ -60,13 +57,3 @@ def assert_right(campaign: Campaign, toll: Toll, database: str, folder: Path) ->
     findings.faults += [line for line in (folder / "log").read_text().splitlines() if " ERROR " in line]
     assert not findings.faults, f"{len(findings.faults)} faults:\n" + "\n".join(findings.faults[:20])
     assert any(kind.startswith("kills") for kind in toll.faults), "nothing was killed, so nothing was shown"
-
-
-@pytest.fixture
-def own_server() -> Iterator[Path]:
-    """The data folder of a server that this test may restart."""
-    ground = Path(tempfile.mkdtemp(prefix="control-chaos-"))
-    ground.chmod(0o755)  # the account that runs the server has to pass through
-    yield ground / "data"
-    stop(ground / "data")
-    shutil.rmtree(ground)

@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
@@ -227,19 +226,11 @@ async def until_word(stage: Stage, run_id: UUID, word: str) -> None:
                 return
 
 
-@pytest.fixture
-def own_server(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "server"
-    migrate(ensure(folder, idle_s=20))
-    yield folder
-    server.stop(folder)
-
-
 @pytest.mark.alone
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
 async def test_a_restart_of_the_database_loses_nothing(mode: str, own_server: Path, cues: Cues) -> None:
     """A run in a node, one at a question, and one that starts later: the worker comes back and keeps what it has."""
-    conninfo = ensure(own_server, idle_s=20)
+    migrate(conninfo := ensure(own_server, idle_s=20))
     cues.give("b", "hold")
     async with staged(conninfo, graphs("line", "approve")) as stage:
         run_id, asking = await run_of(stage, "line", cues), await run_of(stage, "approve", cues)

@@ -151,7 +151,7 @@ CASES: Final[dict[str, tuple[str, str, str, dict[str, Any], str]]] = {
         "control_claim",
         "claims",
         "lost",
-        {"grace": timedelta(seconds=2), "settled": True, "limit": 200, "worker_id": uuid4()},
+        {"grace": timedelta(seconds=2), "limit": 200, "worker_id": uuid4()},
         "run_claimed",
     ),
     "what has aged": (

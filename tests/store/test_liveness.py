@@ -2,44 +2,138 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from threading import Event
+from uuid import uuid4
 
+import psycopg
 import pytest
+from pytest import MonkeyPatch
 
+from control.app import App
 from control.core.problem import Refusal
 from control.store import runs
-from control.store.claims import Claims
+from control.store.claims import Claims, workers
+from control.store.embedded import ensure
+from control.store.session import Session
+from control.testing.database import Databases, as_role
+from control.testing.server import accepts, restart
 from tests.store.holding import checkpoint, claimed, execute, installation
 
-HOLDER = """
-insert into control.worker (worker_id, kind, host, pid, lease_until, server_start_at)
-values (%s, 'writer', 'h', 1, clock_timestamp() + interval '1 hour', pg_postmaster_start_time() - interval '1 day')
-"""
+GRACE_S = 1.5
+STARTED = "select clock_timestamp() > pg_postmaster_start_time() + make_interval(secs => %s)"
+SEEN = "select clock_timestamp() > control.server_seen_at() + make_interval(secs => %s)"
 
 
-@pytest.mark.parametrize(("wait_s", "alive"), [(1e8, True), (1e-6, False)])
-async def test_a_holder_that_a_restart_cut_off_has_as_long_as_the_setting_says(
-    database: str, wait_s: float, alive: bool
-) -> None:
-    """Its lock went with the server; nothing but the setting decides whether it may still come back."""
-    fence = claimed(database, thread="t")
-    execute(database, HOLDER, (fence.worker_id,))
-    execute(database, "update control.run set workflow = null")
-    async with installation(database, failover_wait_s=wait_s) as app:
-        control = app.control()
-        async with control.transaction() as conn:
-            facts, _ = await control.look(conn, await runs.read_run(conn, "default", fence.run_id))
-        sweep = Claims(app.database)
-        worker_id, grace = app.worker().worker_id, timedelta(seconds=wait_s)
-        assert await sweep.orphans(worker_id, grace=grace, settled=False) == [], "a newcomer does not judge"
-        orphans = await sweep.orphans(worker_id, grace=grace, settled=True)
-        await sweep.close()
-        made, versions = checkpoint()
-        try:
-            at = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
-            await app.saver.aput(at, made, {"source": "loop", "step": 0, "parents": {}}, versions)
-            held = False
-        except Refusal as refusal:
-            held = refusal.problem.code == "claim-held"
+@contextmanager
+def holding(conninfo: str, *threads: str) -> Iterator[list[Session]]:
+    """A session for each thread, which holds a script's run on it."""
+    held = [Session(as_role(conninfo, "control_claim"), "writer", timedelta(hours=1)) for _ in threads]
+    for thread, session in zip(threads, held, strict=True):
+        fence = claimed(conninfo, thread=thread)
+        session.start()
+        given = (session.worker_id, fence.run_id)
+        execute(conninfo, "update control.run set workflow = null, worker_id = %s where run_id = %s", given)
+    try:
+        yield held
+    finally:
+        for session in held:
+            session.stop()
+
+
+async def verdicts(app: App, conninfo: str, session: Session, thread: str) -> tuple[bool, bool, bool, bool]:
+    """Whether the holder of the run on a thread lives: say a command, the list of workers, a script, and a sweep."""
+    [(run_id,)] = execute(conninfo, "select run_id from control.run where worker_id = %s", (session.worker_id,))
+    control = app.control()
+    async with control.transaction() as conn:
+        facts, _ = await control.look(conn, await runs.read_run(conn, "default", run_id))
+        listed = {row["worker_id"]: row["alive"] for row in await workers(conn, grace=control.failover_wait)}
+    sweep = Claims(app.database)
+    orphans = await sweep.orphans(uuid4(), grace=control.failover_wait)
+    await sweep.close()
     assert facts.claim is not None
-    assert (facts.claim.alive, held, orphans == []) == (alive, alive, alive)
+    gone = session.worker_id in {orphan.worker_id for orphan in orphans}
+    return facts.claim.alive, listed[session.worker_id], await refused(app, thread), not gone
+
+
+async def refused(app: App, thread: str) -> bool:
+    """Whether a script is kept from the thread. One that is not takes the run."""
+    made, versions = checkpoint()
+    at = {"configurable": {"thread_id": thread, "checkpoint_ns": ""}}
+    try:
+        await app.saver.aput(at, made, {"source": "loop", "step": 0, "parents": {}}, versions)
+    except Refusal as refusal:
+        assert refusal.problem.code == "claim-held"
+        return True
+    return False
+
+
+def restarted(how: str, folder: Path, conninfo: str) -> None:
+    """By its operator, or as a lack of memory does it: a process dies, the server ends all others and goes on."""
+    if how == "fast":
+        restart(folder, mode="fast")
+        return
+    with psycopg.connect(conninfo) as conn:
+        os.kill(conn.info.backend_pid, signal.SIGKILL)
+        with pytest.raises(psycopg.OperationalError):
+            while conn.execute("select 1"):
+                pass
+    until(lambda: accepts(conninfo))
+
+
+@pytest.mark.parametrize("how", ["fast", "one process"])
+async def test_after_a_long_recovery_a_holder_has_its_time_to_come_back(
+    how: str, own_server: Path, monkeypatch: MonkeyPatch
+) -> None:
+    """The server turns holders away for longer than their time. The first who gets in judges nobody, whoever judges;
+    from then on one comes back, and one does not.
+    """
+    databases, kept_out, opening = Databases(partial(ensure, own_server)), set[Session](), Session._open
+
+    def recovering(session: Session) -> psycopg.Connection[tuple[object, ...]]:
+        if session in kept_out:
+            raise psycopg.OperationalError("the database system is starting up")
+        return opening(session)
+
+    monkeypatch.setattr(Session, "_open", recovering)
+    with databases.cloned() as database, holding(database, "t0", "t1") as (back, away):
+        kept_out.update((back, away))
+        back.on_back = (returned := Event()).set
+        await asyncio.to_thread(restarted, how, own_server, database)
+        await asyncio.to_thread(until, lambda: execute(database, STARTED, (GRACE_S,))[0][0])
+        async with installation(database, failover_wait_s=GRACE_S) as app:
+            assert await verdicts(app, database, away, "t1") == (True,) * 4
+            assert await verdicts(app, database, back, "t0") == (True,) * 4
+            kept_out.remove(back)
+            assert await asyncio.to_thread(returned.wait, 10)
+            await asyncio.to_thread(until, lambda: execute(database, SEEN, (GRACE_S,))[0][0])
+            assert await verdicts(app, database, back, "t0") == (True,) * 4
+            assert await verdicts(app, database, away, "t1") == (False,) * 4
+    databases.close()
+
+
+async def test_nobody_is_kept_waiting_by_who_first_sees_the_server(database: str) -> None:
+    """Until that is committed, everybody else has just come as well."""
+    with psycopg.connect(database) as first, psycopg.connect(database) as second:
+        seen = "select control.server_seen_at()"
+        [told, later] = [conn.execute(seen).fetchone() for conn in (first, second)]
+        assert told and later and told < later
+        first.commit()
+        assert second.execute(seen).fetchone() == told
+        second.execute("set transaction_read_only = on")
+        assert second.execute(seen).fetchone() == told
+
+
+def until(holds: Callable[[], bool], timeout_s: float = 15) -> None:
+    end = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.02)

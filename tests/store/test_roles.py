@@ -24,6 +24,7 @@ SHARED: Final = frozenset(
         "control.worker",
         "control.living",
         "control.lineage",
+        "control.server_seen",
         "control.signing_key",
         "checkpoint_migrations",
         "store_migrations",

@@ -15,7 +15,7 @@ from control.testing.database import Databases
 from tests.tidy import ROOT, Source, finished, texts
 
 FOLDER: Final = "control/store/migrations"
-SHARED: Final = frozenset({"lineage", "migration", "signing_key", "worker"})
+SHARED: Final = frozenset({"lineage", "migration", "server_seen", "signing_key", "worker"})
 """The tables of schema `control` that belong to no tenant."""
 
 TABLES: Final = """
@@ -31,7 +31,7 @@ select 'column ' || attrelid::regclass || '.' || attname, concat_ws(' ', format_
        case when attnotnull then 'not null' end, pg_get_expr(adbin, adrelid), attidentity, attacl)
 from pg_attribute join pg_class c on c.oid = attrelid left join pg_attrdef on (adrelid, adnum) = (attrelid, attnum)
 where c.relnamespace = 'control'::regnamespace and c.relkind in ('r', 'p', 'v') and attnum > 0 and not attisdropped
-union all select 'table ' || oid::regclass, concat_ws(' ', relrowsecurity, relforcerowsecurity, relacl)
+union all select 'table ' || oid::regclass, concat_ws(' ', relpersistence, relrowsecurity, relforcerowsecurity, relacl)
 from pg_class where relnamespace = 'control'::regnamespace and relkind in ('r', 'p', 'v')
 union all select 'constraint ' || conrelid::regclass || '.' || conname, pg_get_constraintdef(oid)
 from pg_constraint where connamespace = 'control'::regnamespace and contype <> 'n' and conrelid <> 0

@@ -72,8 +72,9 @@ returning r.tenant, r.run_id, r.thread_id, r.fresh_thread, r.workflow, r.graph_d
 -- :name register
 -- A process that may hold claims. Its lock's number is made here; the lock itself is taken next, on the same session.
 -- locks: worker
-insert into control.worker (worker_id, kind, host, pid, digests, lease_until)
-values (%(worker_id)s, %(kind)s, %(host)s, %(pid)s, %(digests)s, clock_timestamp() + %(lease)s)
+insert into control.worker (worker_id, kind, host, pid, digests, lease_until, server_seen_at)
+values (%(worker_id)s, %(kind)s, %(host)s, %(pid)s, %(digests)s, clock_timestamp() + %(lease)s,
+        control.server_seen_at())
 returning lock_id;
 
 -- :name hold
@@ -84,7 +85,7 @@ select pg_try_advisory_lock(control.lock_class(), %(lock_id)s);
 -- :name renew
 -- The lease, and the server it was renewed on. Real time, not the tests' clock: moving that must not end the living.
 -- locks: worker
-update control.worker set lease_until = clock_timestamp() + %(lease)s, server_start_at = pg_postmaster_start_time()
+update control.worker set lease_until = clock_timestamp() + %(lease)s, server_seen_at = control.server_seen_at()
 where worker_id = %(worker_id)s;
 
 -- :name advertise
@@ -98,24 +99,16 @@ update control.worker set digests = %(digests)s, draining = %(draining)s where w
 update control.worker set ended_at = clock_timestamp(), lease_until = clock_timestamp() where worker_id = %(worker_id)s;
 
 -- :name lost
--- Claims whose holder is gone: its session lock is free, or its lease has run out. After a restart of the server every
--- lock is free for a moment, so then a holder has `grace` to come back, and who is not `settled`, having just come
--- itself, leaves it be. Those that wait longest come first. A worker that signed off did not crash: it left while its
--- run would not stop.
+-- Claims of others whose holder is gone, by the rule of `control.gone`. Those that wait longest come first. A worker
+-- that signed off did not crash: it left while its run would not stop.
 -- locks: none
-with living as (
-    select lock_id from control.living
+with holder as materialized (
+    select worker_id, control.gone(worker_id, %(grace)s) as why
+    from (select distinct worker_id from control.run where worker_id is not null and worker_id <> %(worker_id)s) held
 )
-select r.tenant, r.run_id, r.epoch, r.worker_id,
-       case when w.ended_at is not null then 'it left' when w.lock_id in (select lock_id from living)
-            then 'its lease ran out' else 'its session is gone' end as why,
-       w.ended_at is null as crashed
-from control.run r left join control.worker w on w.worker_id = r.worker_id
-where r.worker_id <> %(worker_id)s
-  and (w.worker_id is null or w.lease_until < clock_timestamp()
-       or (w.lock_id not in (select lock_id from living)
-           and (w.server_start_at = pg_postmaster_start_time()
-                or (%(settled)s and clock_timestamp() > pg_postmaster_start_time() + %(grace)s))))
+select r.tenant, r.run_id, r.epoch, r.worker_id, h.why, h.why <> 'it left' as crashed
+from holder h join control.run r on r.worker_id = h.worker_id
+where h.why is not null
 order by r.since limit %(limit)s;
 
 -- :name mine
@@ -142,7 +135,7 @@ limit %(limit)s;
 -- Who works, and how much of it.
 -- locks: none
 select w.worker_id, w.kind, w.host, w.pid, w.started_at, w.lease_until, w.draining, w.ended_at,
-       w.lock_id in (select lock_id from control.living) as alive
+       control.gone(w.worker_id, %(grace)s) is null as alive
 from control.worker w where w.ended_at is null order by w.started_at;
 
 -- :name due

@@ -105,16 +105,9 @@ select control.clock() as now,
         where tenant = %(tenant)s and run_id = %(run_id)s and delivered_at is null and withdrawn_at is null) as waits;
 
 -- :name worker_alive
--- Whether the process that holds a claim still holds its lease and its session lock; or, where the server restarted and
--- every lock was lost with it, still has time to come back (the rule of `lost` in claims.sql).
+-- Whether the process that holds a claim lives, by the rule of `control.gone`.
 -- locks: none
-select exists (
-    select from control.worker w
-    where w.worker_id = %(worker_id)s and w.lease_until > clock_timestamp()
-      and (w.lock_id in (select lock_id from control.living)
-           or (w.server_start_at <> pg_postmaster_start_time()
-               and clock_timestamp() <= pg_postmaster_start_time() + %(grace)s))
-);
+select control.gone(%(worker_id)s, %(grace)s) is null as alive;
 
 -- :name save
 -- The run's facts and the status that follows from them. The caller holds the row's lock.
