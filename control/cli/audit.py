@@ -17,6 +17,7 @@ from control.cli.options import AsJson, RunName, instant
 from control.cli.outcome import REFUSED
 from control.cli.session import commanding, settings, with_control
 from control.cli.standing import find
+from control.core.action import Action
 
 if TYPE_CHECKING:
     from control.core.bundle import Report
@@ -57,6 +58,7 @@ def show(
 
         run_id = await find(control, run)
         async with control.transaction() as conn:
+            await control.read(conn, run_id)
             ledger = [entry async for entry in listing.entries(conn, control.tenant, run_id)]
             leaf = await trees.leaf_of(conn, control.tenant, run_id)
             tree = await trees.numbered(conn, control.tenant, [leaf.number] if leaf else [])
@@ -77,6 +79,7 @@ def sign(ctx: typer.Context, *, as_json: AsJson = False) -> None:
 
     async def act() -> int:
         async with attesting(ctx) as (control, attestor):
+            await control.permit(Action.EXPORT)
             return await attestor.attest(control.tenant, wait=True)
 
     count = asyncio.run(act())
@@ -155,7 +158,7 @@ def accept_restore(
 
     async def act() -> int:
         async with attesting(ctx) as (control, attestor):
-            await control.permit("erase")  # what was lost is given up for good
+            await control.permit(Action.ERASE)  # what was lost is given up for good
             return (await attestor.accept_restore(control.tenant, by=control.by, reason=reason)).number
 
     number = asyncio.run(act())

@@ -127,9 +127,11 @@ def workers(ctx: typer.Context, *, as_json: AsJson = False) -> None:
     """List the processes that may hold runs, and whether they live."""
 
     async def read(control: Control) -> list[dict[str, Any]]:
+        from control.core.action import Action
         from control.store import claims
 
         async with control.transaction() as conn:
+            await control.require(conn, Action.READ)
             return await claims.workers(conn, grace=control.failover_wait)
 
     found = with_control(ctx, read)
@@ -143,12 +145,12 @@ def workers(ctx: typer.Context, *, as_json: AsJson = False) -> None:
 
 async def listed(control: Control, asked: Asked) -> Page:
     """The runs asked for, as they stand now. Raises `no-such-run` where there is none to go on behind."""
-    from control.store import listing, runs
+    from control.store import listing
 
     async with control.transaction() as conn:
         before = listing.NEWEST
         if asked.after is not None:
-            last = await runs.read_run(conn, control.tenant, await runs.find_run(conn, control.tenant, asked.after))
+            last = (await control.read(conn, await control.find(conn, asked.after))).run
             before = (last.created_at, last.run_id)
         authority = await control.authority(conn)
         found = await listing.page(

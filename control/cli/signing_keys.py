@@ -9,6 +9,7 @@ import typer
 from control.cli import output
 from control.cli.options import AsJson
 from control.cli.session import settings, with_control
+from control.core.action import Action
 
 if TYPE_CHECKING:
     from control.policy.port import Resource
@@ -30,7 +31,7 @@ def create(ctx: typer.Context, *, as_json: AsJson = False) -> None:
         from control.runtime import signing
         from control.store import runs
 
-        await control.permit("manage_keys", _ours(control))
+        await control.permit(Action.MANAGE_KEYS, _ours(control))
         async with control.transaction() as conn:
             return await signing.bring_in(conn, keys, by=control.by, at=await runs.now(conn))
 
@@ -51,7 +52,7 @@ def rotate(ctx: typer.Context, *, as_json: AsJson = False) -> None:
         from control.runtime import signing
         from control.store import runs, trees
 
-        await control.permit("manage_keys", _ours(control))
+        await control.permit(Action.MANAGE_KEYS, _ours(control))
         async with control.transaction() as conn:
             old = keys.active(await trees.keys(conn))
             return await signing.rotate(conn, keys, by=control.by, at=await runs.now(conn)), old

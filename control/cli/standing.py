@@ -10,7 +10,7 @@ from uuid import UUID
 
 from control.core.facts import Facts
 from control.core.lifecycle import Verdict
-from control.core.run_status import RunStatus, derive
+from control.core.run_status import RunStatus
 from control.core.translation import WORDS
 
 if TYPE_CHECKING:
@@ -46,10 +46,8 @@ class Standing:
 
 async def find(control: Control, name: str) -> UUID:
     """The run that a person means. Raises `no-such-run`."""
-    from control.store import runs
-
     async with control.transaction() as conn:
-        return await runs.find_run(conn, control.tenant, name)
+        return await control.find(conn, name)
 
 
 async def standing(control: Control, run_id: UUID, *, close: bool = False) -> Standing:
@@ -58,15 +56,15 @@ async def standing(control: Control, run_id: UUID, *, close: bool = False) -> St
     from control.store.checkpoints import heads
 
     async with control.transaction() as conn:
-        run, facts, at = await control.read(conn, run_id)
-        status = derive(facts, now=at, stall_after=control.stall_after)
+        now = await control.read(conn, run_id)
+        run, facts = now.run, now.facts
         head = (await heads(conn, [run.thread_id]))[run.thread_id] if run.worker_id is not None else None
         asking = (*(ask.node for ask in facts.asks), *(wait.node for wait in facts.waits))
         return Standing(
             run,
             facts,
-            status,
-            at,
+            now.status,
+            now.at,
             await control.authority(conn),
             nodes=head.next if head else tuple(dict.fromkeys(asking)),
             questions=tuple(await questions.open_approvals(conn, run)) if close else (),

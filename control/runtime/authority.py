@@ -18,9 +18,10 @@ from control.core.problem import Problem, Refusal
 from control.core.run_status import Status
 from control.core.verdict import Ask, Deny, Permit, Verdict
 from control.policy.port import Policy, Request, Resource
+from control.store.bundles import Head
 from control.store.inbox import Waiting
 from control.store.listing import Listed
-from control.store.runs import Run
+from control.store.runs import Run, unknown
 
 NOT_PERMITTED: Final = Problem(
     code="not-permitted",
@@ -36,6 +37,9 @@ AGREEMENT_NEEDED: Final = Problem(
 )
 BEYOND_KEY: Final = "credential"
 """Stands for a rule's id where the credential does not cover an action, whatever its holder's roles permit."""
+
+Seen = Run | Listed | Waiting | Head
+"""A run, in whichever form it was read, with what policy is shown of it."""
 
 _NOTHING: Final[Mapping[str, Any]] = {}
 _SEEN: Final = ("tenant", "run_id", "thread_id", "workflow", "created_by", "priority")
@@ -73,6 +77,18 @@ class Authority:
             raise self.refusal(action, on, verdict)
         return Grant(verdict, self.policy.version, Request(self.principal, action, on, context))
 
+    def require_of(self, action: str, run: Seen, status: Status, *, part_of: Resource | None = None) -> Grant:
+        """The permit to do it to a run. One that may not be read does not exist; where it was not named but is part of
+        what was, the refusal speaks of the whole. Raises `no-such-run`, `not-permitted`, `agreement-needed`.
+        """
+        on = resource(run, status)
+        verdict = self.judge(action, on)
+        if isinstance(verdict, Permit):
+            return self.grant(verdict, action, on)
+        if self.sees(run, status):
+            raise self.refusal(action, on, verdict)
+        raise self.refusal(action, part_of, verdict) if part_of else unknown(run.run_id)
+
     def grant(self, permit: Permit, action: str, on: Resource) -> Grant:
         """A permit that is made use of."""
         return Grant(permit, self.policy.version, Request(self.principal, action, on))
@@ -94,7 +110,7 @@ class Authority:
         said = self._choices(resource(run, status), legal) if legal else {}
         return tuple(_both(verdict, said.get(verdict.verb)) for verdict in verdicts)
 
-    def sees(self, run: Run | Listed | Waiting, status: Status) -> bool:
+    def sees(self, run: Seen, status: Status) -> bool:
         """Whether the run exists, as far as this principal is told."""
         return isinstance(self.judge("read", resource(run, status)), Permit)
 
@@ -125,7 +141,7 @@ class Authority:
 _BEYOND: Final = Deny((BEYOND_KEY,), "The key or token does not stand for this, whatever its holder may do.")
 
 
-def resource(run: Run | Listed | Waiting, status: Status) -> Resource:
+def resource(run: Seen, status: Status) -> Resource:
     """A run as policy sees it. `status` is the derived word."""
     return resource_of({name: getattr(run, name) for name in _SEEN}, status)
 

@@ -14,13 +14,16 @@ from typing import Any, Final
 from uuid import UUID
 
 from control.core import merkle
+from control.core.action import Action
 from control.core.bundle import entry_record, line, seal_text
 from control.core.ledger import microseconds
 from control.core.problem import Problem
-from control.core.tree import SEAL_DOMAIN, Leaf
+from control.core.run_status import Status
+from control.core.tree import SEAL_DOMAIN
 from control.runtime.commands import Control
 from control.runtime.signing import Keys, PrivateKey
 from control.store import bundles, runs, trees
+from control.store.bundles import Chosen, Head
 from control.store.database import Connection
 
 NOTHING_TO_EXPORT: Final = Problem(
@@ -33,13 +36,11 @@ NOTHING_TO_EXPORT: Final = Problem(
 
 @dataclass(slots=True)
 class Export:
-    """One bundle in the making. `run_id` or `since` choose the runs; neither: all of the tenant's."""
+    """One bundle in the making."""
 
     conn: Connection
-    tenant: str
+    chosen: Chosen
     keys: Keys
-    run_id: UUID | None = None
-    since: datetime | None = None
     levels: dict[int, Sequence[Sequence[bytes]]] = field(default_factory=dict)
     heads: list[bytes] = field(default_factory=list)
     signed_by: str | None = None
@@ -52,45 +53,47 @@ class Export:
         async for record in self._framing(opening):
             frame.update(written := line(record))
             yield written
-        async for head in bundles.heads(self.conn, self.tenant, run_id=self.run_id, since=self.since):
-            async for entry in bundles.entries(self.conn, self.tenant, head):
+        async for head in bundles.heads(self.conn, self.chosen):
+            async for entry in bundles.entries(self.conn, head):
                 yield line(entry_record(head.run_id, entry))
             written = line(await self._head(head))
             self.heads.append(merkle.leaf(written))
             yield written
         if not self.heads:
-            raise NOTHING_TO_EXPORT.because(f"Tenant {self.tenant} has no run with an entry since then.")
+            raise NOTHING_TO_EXPORT.because(f"Tenant {self.chosen.tenant} has no run with an entry since then.")
         yield line(_sealed(opening, frame.digest(), self.heads, signer=signer))
 
     async def _opening(self) -> dict[str, Any]:
         at = await runs.now(self.conn)
         lineage = await trees.lineage(self.conn)
         return {
-            "record": "bundle", "version": 1, "at": microseconds(at), "lineage": str(lineage), "tenant": self.tenant,
+            "record": "bundle", "version": 1, "at": microseconds(at), "lineage": str(lineage),
+            "tenant": self.chosen.tenant,
         }  # fmt: skip
 
     async def _framing(self, opening: Mapping[str, Any]) -> AsyncIterator[Mapping[str, Any]]:
         yield opening
         for key in await trees.keys(self.conn):
             yield {"record": "key", "text": key.text, "signature": key.signature.hex()}
-        needed = await bundles.trees_of(self.conn, self.tenant, run_id=self.run_id, since=self.since)
-        for tree in await trees.numbered(self.conn, self.tenant, needed):
+        needed = await bundles.trees_of(self.conn, self.chosen)
+        for tree in await trees.numbered(self.conn, self.chosen.tenant, needed):
             signature = tree.signature.hex() if tree.signature else None
             yield {"record": "tree", "text": tree.text, "signature": signature}
 
-    async def _head(self, head: Leaf) -> dict[str, Any]:
+    async def _head(self, head: Head) -> dict[str, Any]:
         return {
             "record": "head", "run": str(head.run_id), "seq": head.seq, "hash": head.hash.hex(),
             "proof": await self._proof(head.run_id),
         }  # fmt: skip
 
     async def _proof(self, run_id: UUID) -> dict[str, Any] | None:
-        leaf = await trees.leaf_of(self.conn, self.tenant, run_id)
+        tenant = self.chosen.tenant
+        leaf = await trees.leaf_of(self.conn, tenant, run_id)
         if leaf is None:
             return None
         if leaf.number not in self.levels:
-            found = await trees.leaves(self.conn, self.tenant, leaf.number)
-            self.levels[leaf.number] = merkle.levels([one.hashed(self.tenant) for one in found])
+            found = await trees.leaves(self.conn, tenant, leaf.number)
+            self.levels[leaf.number] = merkle.levels([one.hashed(tenant) for one in found])
         path = [step.hex() for step in merkle.path(self.levels[leaf.number], leaf.place)]
         return {"tree": leaf.number, "place": leaf.place, "seq": leaf.seq, "hash": leaf.hash.hex(), "path": path}
 
@@ -99,10 +102,20 @@ class Export:
 async def exporting(
     control: Control, keys: Keys, *, run_id: UUID | None = None, since: datetime | None = None
 ) -> AsyncIterator[Export]:
-    """An export on a connection and a snapshot of its own. Raises `not-permitted`."""
-    await control.permit("export")
+    """An export, on a connection and a snapshot of its own, of one run, or of all with an entry since then, or of all.
+
+    Policy is asked of every run before anything is written, and of the tenant unless one run is named: a bundle leaves
+    out no run that was meant. Raises `not-permitted`, `no-such-run`.
+    """
+    chosen = Chosen(control.tenant, run_id, since, control.stall_after)
     async with bundles.snapshot(control.database, control.tenant) as conn:
-        yield Export(conn, control.tenant, keys, run_id, since)
+        authority = await control.authority(conn)
+        whole = None if run_id else control.whole
+        if whole is not None:
+            authority.require(Action.EXPORT, whole)
+        async for head in bundles.heads(conn, chosen):
+            authority.require_of(Action.EXPORT, head, Status(head.status), part_of=whole)
+        yield Export(conn, chosen, keys)
 
 
 def _sealed(

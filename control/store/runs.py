@@ -34,10 +34,12 @@ from control.core.facts import (
 )
 from control.core.failure import FailureClass
 from control.core.ledger import canonical
+from control.core.predicate import Predicate
 from control.core.problem import Problem, Refusal
 from control.core.run_status import TERMINAL, index
 from control.store.arrays import Texts
 from control.store.sql import read
+from control.store.visibility import narrowed
 
 NO_SUCH_RUN: Final = Problem(
     code="no-such-run",
@@ -52,6 +54,7 @@ ORDERS: Final = "control_orders"
 """Notification channel: a claimed run has an order. The payload is its id."""
 
 _SQL: Final = read("runs")
+_NO_ID: Final = UUID(int=0)
 Entry = tuple[str, str, dict[str, Any]]
 
 
@@ -202,13 +205,21 @@ async def lock_run_if_free(conn: AsyncConnection[Any], tenant: str, run_id: UUID
     return Run.of(row) if row else None
 
 
-async def find_run(conn: AsyncConnection[Any], tenant: str, name: str) -> UUID:
-    """The run that a person means: its id, the first letters of it, or its thread. Raises `no-such-run`."""
+async def find_run(
+    conn: AsyncConnection[Any], tenant: str, name: str, *, where: Predicate, stall_after: timedelta
+) -> UUID:
+    """The run that is meant, of those where the condition holds: its id, the first letters of it, or its thread. A
+    whole id that none of them has is returned as it is. Raises `no-such-run`.
+    """
     first, last = _id_range(name)
-    cursor = await _execute(conn, "find", tenant=tenant, name=name, first=first, last=last)
+    query, values = narrowed(_SQL["find"], where, tenant)
+    params = {"tenant": tenant, "name": name, "first": first, "last": last, "stall_after": stall_after} | values
+    cursor = await conn.cursor(row_factory=dict_row).execute(query, params)
     found = [UUID(str(row["run_id"])) for row in await cursor.fetchall()]
     if len(found) == 1 or (found and name not in (str(found[0])[: len(name)], str(found[1])[: len(name)])):
         return found[0]  # of several runs on one thread the newest is meant
+    if not found and first == last != _NO_ID:
+        return first
     why = f"More than one run matches {name!r}." if found else f"Nothing matches {name!r}."
     raise NO_SUCH_RUN.because(why, run=name)
 
@@ -217,7 +228,7 @@ def _id_range(name: str) -> tuple[UUID, UUID]:
     """The lowest and the highest id that begins with `name`; for what is no beginning of an id, one that none has."""
     digits = name.replace("-", "").lower()
     if not digits or len(digits) > 32 or digits.strip("0123456789abcdef"):
-        return UUID(int=0), UUID(int=0)
+        return _NO_ID, _NO_ID
     return UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f"))
 
 

@@ -25,7 +25,7 @@ from langgraph.pregel import Pregel
 from control.app import App, opened
 from control.core.ledger import Entry, Kind
 from control.core.principal import Principal
-from control.core.run_status import RunStatus, derive
+from control.core.run_status import RunStatus
 from control.runtime.commands import Control
 from control.runtime.worker import Worker
 from control.runtime.workflows import describe
@@ -58,8 +58,7 @@ class Stage:
         """The run's derived status, now."""
         async with self.control.transaction() as conn:
             run = await runs.read_run(conn, self.control.tenant, run_id)
-            facts, at = await self.control.look(conn, run)
-            return derive(facts, now=at, stall_after=self.control.stall_after)
+            return (await self.control.look(conn, run)).status
 
     async def until(self, run_id: UUID, *words: str, timeout_s: float = 15) -> RunStatus:
         """Wait until the derived status is one of these words. Fails with what it is instead, and why."""

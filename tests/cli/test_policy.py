@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 from control.policy.cedar import default_text
 from tests.cli.conftest import Cli
 
@@ -58,5 +60,15 @@ def test_roles_of_the_setting_are_obeyed(cli: Cli) -> None:
     assert cli("pause", run, **viewer).problem[0] == "You may not do this"
     assert cli("runs", "--json", **viewer).json["runs"] != []
     assert cli("runs", "--json", **nobody).json["runs"] == []
-    assert cli("show", run, **nobody).problem[0] == "There is no such run"
-    assert cli("story", run, **nobody).problem[0] == "There is no such run"
+
+    theirs = {"CONTROL_TENANT": "elsewhere"}  # where no run is that anybody could hide
+    looks = [("show",), ("story",), ("audit", "show"), ("audit", "export"), ("runs", "--after"), ("pause",)]
+    for look, name in product(looks, (run, run[:8])):
+        hidden = cli(*look, name, **nobody).problem
+        assert hidden[0] == "There is no such run" and hidden == cli(*look, name, **theirs).problem
+    erase = ("audit", "erase", "--why", "x", "--run", run)
+    assert cli(*erase, **nobody).problem == cli(*erase, **theirs).problem
+    for whole in (("workers",), ("delegations", "list"), ("assignees", "list"), ("facts", "show"), ("keys", "list"),
+                  ("policy", "show"), ("policy", "history"), ("audit", "export"), ("audit", "sign")):  # fmt: skip
+        assert cli(*whole, **nobody).problem[0] == "You may not do this", whole
+    assert cli("approvals", "--json", **nobody).json == []

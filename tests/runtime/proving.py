@@ -39,10 +39,10 @@ async def rotate_key(stage: Stage) -> PublicKey:
     return new
 
 
-async def bundle(stage: Stage, run_id: UUID | None = None, **chosen: Any) -> bytes:
-    """An export, as the file would be."""
+async def bundle(stage: Stage, run_id: UUID | None = None, *, by: str = "admin", **chosen: Any) -> bytes:
+    """An export by somebody with this role, as the file would be."""
     keys = signing_keys(stage.app.settings)
-    async with exporting(stage.control, keys, run_id=run_id, **chosen) as export:
+    async with exporting(stage.acting(by), keys, run_id=run_id, **chosen) as export:
         return b"".join([line async for line in export.lines()])
 
 

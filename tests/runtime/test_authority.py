@@ -7,7 +7,6 @@ from uuid import UUID, uuid4
 import pytest
 
 from control.core.problem import Refusal
-from control.core.run_status import derive
 from control.core.story import tell
 from control.policy.cedar import default_text, parsed
 from control.runtime.commands.cancel import cancel
@@ -87,9 +86,8 @@ async def allowed(stage: Stage, run_id: UUID, *roles: str) -> set[str]:
     control = stage.acting(*roles)
     async with control.transaction() as conn:
         run = await runs.read_run(conn, control.tenant, run_id)
-        facts, at = await control.look(conn, run)
-        status = derive(facts, now=at, stall_after=control.stall_after)
-        said = (await control.authority(conn)).next_verbs(run, status.word, facts)
+        now = await control.look(conn, run)
+        said = (await control.authority(conn)).next_verbs(run, now.status.word, now.facts)
     assert all(verdict.why for verdict in said)
     return {verdict.verb.value for verdict in said if verdict.allowed}
 

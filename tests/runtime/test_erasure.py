@@ -14,7 +14,6 @@ from pydantic import BaseModel
 from control.core.answer import Word
 from control.core.lifecycle import next_verbs
 from control.core.problem import Refusal
-from control.core.run_status import derive
 from control.core.story import ERASED, tell
 from control.runtime.commands.cancel import cancel
 from control.runtime.commands.decide import decide
@@ -83,7 +82,7 @@ async def lived(stage: Stage, secret: str, *subjects: str, thread: str | None = 
     await decide(control, run.run_id, Word.ANSWERED, answer={"text": secret}, note=f"note {secret}")
     await stage.until(run.run_id, "awaiting_approval")
     async with control.transaction() as conn:
-        asked = (await control.facts(conn, await stage.run(run.run_id))).asks[0].interrupt_id
+        asked = (await control.look(conn, await stage.run(run.run_id))).facts.asks[0].interrupt_id
     await decide(control, run.run_id, Word.APPROVED, interrupt_id=asked, note=f"fine, {secret}")
     await signal(control, run.run_id, "window", payload=f"unheard {secret}")
     await stage.until(run.run_id, "waiting")
@@ -158,12 +157,8 @@ async def test_an_erased_run_goes_nowhere(database: str) -> None:
             with pytest.raises(Refusal, match="What it carried has been erased"):
                 await verb(stage.control, run.run_id)
         async with stage.control.transaction() as conn:
-            facts, at = await stage.control.look(conn, await stage.run(run.run_id))
-        assert not [
-            verdict
-            for verdict in next_verbs(derive(facts, now=at, stall_after=stage.control.stall_after).word, facts)
-            if verdict.allowed
-        ]
+            now = await stage.control.look(conn, await stage.run(run.run_id))
+        assert not [verdict for verdict in next_verbs(now.status.word, now.facts) if verdict.allowed]
         assert await erase_runs(stage.control, [run.run_id], why="again") == []
         assert stage.kinds(run.run_id).count("erased") == 1
 

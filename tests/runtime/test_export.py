@@ -11,8 +11,10 @@ import psycopg
 import pytest
 
 from control.core.problem import Refusal
+from control.policy.cedar import default_text
 from control.runtime.commands.erase import erase_runs
 from control.runtime.commands.pause import pause
+from control.runtime.commands.policy import apply
 from control.runtime.commands.start import start
 from control.testing.database import as_role
 from control.testing.stage import Stage, staged
@@ -161,3 +163,30 @@ def _dump(conninfo: str) -> str:
             "select format('%I.%I', schemaname, tablename) from pg_tables where schemaname in ('control', 'public')"
         ).fetchall()
         return "".join(row[0] for (name,) in tables for row in conn.execute(f"select t::text from {name} t".encode()))
+
+
+async def test_policy_is_asked_of_every_run_in_a_bundle(database: str) -> None:
+    """Whoever may export one run alone can; a bundle of all is refused whole where one of them may not be exported."""
+    rules = """
+        @id("one") permit (principal in Role::"auditor", action == Action::"export", resource)
+            when { resource is Run && resource has workflow && resource.workflow == "count" };
+        @id("whole") permit (principal in Role::"archivist", action in [Action::"export", Action::"read"], resource);
+        @id("not-pay") forbid (principal, action == Action::"export", resource)
+            when { resource is Run && resource has workflow && resource.workflow == "pay" };
+    """
+    async with staged(database, GRAPHS, work=False) as stage:
+        run, other = [await start(stage.control, name, {"amount": 1}) for name in ("count", "pay")]
+        await apply(stage.control, default_text() + rules)
+        asked = {
+            "auditor": [(run.run_id, None), (other.run_id, "no-such-run"), (None, "not-permitted")],
+            "archivist": [(run.run_id, None), (other.run_id, "not-permitted"), (None, "not-permitted")],
+            "viewer": [(run.run_id, "not-permitted"), (None, "not-permitted")],
+        }
+        for role, exports in asked.items():
+            for named, code in exports:
+                if code is None:
+                    assert json.loads((await bundle(stage, named, by=role)).splitlines()[-1])["record"] == "seal"
+                    continue
+                with pytest.raises(Refusal) as refused:
+                    await bundle(stage, named, by=role)
+                assert refused.value.code == code, (role, named)

@@ -164,15 +164,15 @@ EXPECTED: Final[dict[Scene, Expected]] = {
 
 async def legal_verbs(stage: Stage, run_id: UUID) -> set[str]:
     async with stage.control.transaction() as conn:
-        facts = await stage.control.facts(conn, await runs.read_run(conn, stage.control.tenant, run_id))
-    return {str(verdict.verb) for verdict in next_verbs((await stage.status(run_id)).word, facts) if verdict.allowed}
+        now = await stage.control.look(conn, await runs.read_run(conn, stage.control.tenant, run_id))
+    return {str(verdict.verb) for verdict in next_verbs(now.status.word, now.facts) if verdict.allowed}
 
 
 async def drift(stage: Stage, run_id: UUID) -> tuple[str, str]:
     """The word that is stored and the word that follows from the facts, which must be one, the clock aside."""
     row = await stage.run(run_id)
     async with stage.control.transaction() as conn:
-        facts = await stage.control.facts(conn, row)
+        facts = (await stage.control.look(conn, row)).facts
     return row.status, runs.index(facts).status
 
 

@@ -54,7 +54,7 @@ async def verdicts(app: App, conninfo: str, session: Session, thread: str) -> tu
     [(run_id,)] = execute(conninfo, "select run_id from control.run where worker_id = %s", (session.worker_id,))
     control = app.control()
     async with control.transaction() as conn:
-        facts, _ = await control.look(conn, await runs.read_run(conn, "default", run_id))
+        facts = (await control.look(conn, await runs.read_run(conn, "default", run_id))).facts
         listed = {row["worker_id"]: row["alive"] for row in await workers(conn, grace=control.failover_wait)}
     sweep = Claims(app.database)
     orphans = await sweep.orphans(uuid4(), grace=control.failover_wait)

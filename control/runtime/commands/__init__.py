@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from control.core import lifecycle
+from control.core.action import Action
 from control.core.facts import Facts
 from control.core.lifecycle import VERB_NOT_LEGAL, Verb
 from control.core.principal import Principal
 from control.core.problem import Problem
-from control.core.run_status import RunStatus, derive
+from control.core.run_status import RunStatus, Status, derive
 from control.core.verdict import Permit
 from control.policy.port import Resource
 from control.runtime.authority import Authority, Grant, resource
@@ -42,6 +43,21 @@ INPUT_TOO_LARGE: Final = Problem(
 _ALONE: Final = frozenset({Verb.RETRY, Verb.REWIND})
 """Verbs that need a run which nobody holds, not even a worker that seems to be gone: it may come back and write."""
 _JUST_LOST: Final = "Its worker was lost a moment ago, and a peer is about to take it over."
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """A run at an instant: its row, its facts, and what they come to."""
+
+    run: Run
+    facts: Facts
+    status: RunStatus
+    at: datetime
+
+    @property
+    def seen(self) -> tuple[Run, Status]:
+        """What policy is shown of it."""
+        return self.run, self.status.word
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,17 +84,26 @@ class Control:
         """The principal's name in the ledger."""
         return self.principal.actor
 
+    @property
+    def whole(self) -> Resource:
+        """The tenant, as policy sees it."""
+        return Resource("Tenant", self.tenant, self.tenant)
+
     async def authority(self, conn: Connection) -> Authority:
         """What the principal may do, under the policy in force in this transaction. Raises `policy-invalid`."""
         return Authority(await in_force(conn, self.tenant), self.principal)
 
-    async def permit(self, action: str, on: Resource | None = None) -> Grant:
+    async def require(self, conn: Connection, action: Action, on: Resource | None = None) -> Grant:
         """The permit for what is done outside a run's life cycle, to the tenant as a whole unless to something in it.
 
         Raises `not-permitted`, `agreement-needed`.
         """
+        return (await self.authority(conn)).require(action, on or self.whole)
+
+    async def permit(self, action: Action, on: Resource | None = None) -> Grant:
+        """As `require`, in a transaction of its own."""
         async with self.transaction() as conn:
-            return (await self.authority(conn)).require(action, on or Resource("Tenant", self.tenant, self.tenant))
+            return await self.require(conn, action, on)
 
     @asynccontextmanager
     async def transaction(self, role: Role = "control_command") -> AsyncIterator[Connection]:
@@ -96,38 +121,40 @@ class Control:
         async with self.transaction("control_flush" if whole_thread else "control_command") as conn:
             if whole_thread:
                 await erasure.hold(conn, self.tenant, [run_id])
-            run = await runs.lock_run(conn, self.tenant, run_id)
-            facts, at = await self.look(conn, run)
-            status = derive(facts, now=at, stall_after=self.stall_after).word
-            authority, on = await self.authority(conn), resource(run, status)
+            now = await self.look(conn, await runs.lock_run(conn, self.tenant, run_id))
+            authority, on = await self.authority(conn), resource(now.run, now.status.word)
             verdict = authority.judge(verb, on)
             if isinstance(verdict, Permit):
-                lifecycle.require(verb, status, facts)
-                if run.worker_id is not None and verb in _ALONE:
+                lifecycle.require(verb, now.status.word, now.facts)
+                if now.run.worker_id is not None and verb in _ALONE:
                     raise VERB_NOT_LEGAL.because(_JUST_LOST)
-                yield Change(self, conn, run, at=at, facts=facts, grant=authority.grant(verdict, verb, on))
+                yield Change(self, conn, now.run, at=now.at, grant=authority.grant(verdict, verb, on))
                 return
             entry = ("refused", self.by, authority.refused(verb, on, verdict))
-            await runs.append(conn, run, [entry], at=at)
-        raise authority.refusal(verb, on, verdict) if authority.sees(run, status) else runs.unknown(run_id)
+            await runs.append(conn, now.run, [entry], at=now.at)
+        raise authority.refusal(verb, on, verdict) if authority.sees(*now.seen) else runs.unknown(run_id)
 
-    async def read(self, conn: Connection, run_id: UUID) -> tuple[Run, Facts, datetime]:
-        """A run that the principal may read, its facts, and what time it is. Raises `no-such-run`."""
-        run = await runs.read_run(conn, self.tenant, run_id)
-        facts, at = await self.look(conn, run)
-        status = derive(facts, now=at, stall_after=self.stall_after).word
-        if not (await self.authority(conn)).sees(run, status):
+    async def find(self, conn: Connection, name: str) -> UUID:
+        """The run that a person means: its id, the first letters of it, or its thread. Raises `no-such-run`.
+
+        What the principal may not read is not found. A whole id is not looked for: whoever goes on with it reads it.
+        """
+        where = (await self.authority(conn)).visible().where
+        return await runs.find_run(conn, self.tenant, name, where=where, stall_after=self.stall_after)
+
+    async def read(self, conn: Connection, run_id: UUID) -> Now:
+        """A run that the principal may read, as it stands. Raises `no-such-run`."""
+        now = await self.look(conn, await runs.read_run(conn, self.tenant, run_id))
+        if not (await self.authority(conn)).sees(*now.seen):
             raise runs.unknown(run_id)
-        return run, facts, at
+        return now
 
-    async def look(self, conn: Connection, run: Run) -> tuple[Facts, datetime]:
-        """The run's facts, and what time it is."""
+    async def look(self, conn: Connection, run: Run) -> Now:
+        """The run as it stands, whoever may read it."""
         asked, at = await runs.standing(conn, run)
         alive = run.worker_id is None or await runs.worker_alive(conn, run, grace=self.failover_wait)
-        return runs.facts_of(run, asked, crash_limit=self.crash_limit, alive=alive), at
-
-    async def facts(self, conn: Connection, run: Run) -> Facts:
-        return (await self.look(conn, run))[0]
+        facts = runs.facts_of(run, asked, crash_limit=self.crash_limit, alive=alive)
+        return Now(run, facts, derive(facts, now=at, stall_after=self.stall_after), at)
 
 
 @dataclass(slots=True)
@@ -139,12 +166,7 @@ class Change:
     run: Run
     _: KW_ONLY
     at: datetime
-    facts: Facts
     grant: Grant
-
-    @property
-    def status(self) -> RunStatus:
-        return derive(self.facts, now=self.at, stall_after=self.control.stall_after)
 
     def entry(self, kind: str, body: dict[str, Any]) -> Entry:
         """The ledger's entry for what the principal did, with what permitted it."""

@@ -24,14 +24,13 @@ from control.core.freshness import ANSWER_STALE, STALE, Moved, refused
 from control.core.lifecycle import VERB_NOT_LEGAL, Verb
 from control.core.packet import packet_text
 from control.core.problem import Problem, Refusal
-from control.core.run_status import derive
 from control.core.verdict import Permit
 from control.runtime.authority import AGREEMENT_NEEDED, NOT_PERMITTED, Authority, resource
 from control.runtime.commands import Change, Control, check_size
 from control.runtime.commands.vote import count, hear
 from control.runtime.dissent import dissent
 from control.runtime.rules_in_force import in_force_at
-from control.store import binding, questions, runs
+from control.store import binding, questions
 from control.store.questions import Approval
 from control.store.runs import Run
 
@@ -135,13 +134,12 @@ async def _moves(change: Change, question: Approval) -> tuple[Moved, ...]:
 async def _refuse_outruled(control: Control, run_id: UUID, word: Word, *, interrupt_id: str, refusal: Refusal) -> None:
     """Whoever might have decided when it was asked, and may not now, is told that the policy has moved."""
     async with control.transaction() as conn:
-        run, facts, at = await control.read(conn, run_id)
-        question = await questions.read_approval(conn, run, interrupt_id)
+        now = await control.read(conn, run_id)
+        question = await questions.read_approval(conn, now.run, interrupt_id)
         if question is None:
             return
         before = Authority(await in_force_at(conn, control.tenant, question.opened_at), control.principal)
-        status = derive(facts, now=at, stall_after=control.stall_after).word
-        if isinstance(before.judge(_VERB[word], resource(run, status)), Permit):
+        if isinstance(before.judge(_VERB[word], resource(*now.seen)), Permit):
             verb = f"on {_VERB[word]} by {control.by}"
             raise refused(ANSWER_STALE, [Moved("policy", verb, "permitted", refusal.why)], **refusal.facts)
 
@@ -162,8 +160,7 @@ def _check_shown(question: Approval, digest: str | None) -> None:
 async def _refuse_second(control: Control, run_id: UUID, interrupt_id: str) -> None:
     """Whoever decides second is told who decided, and when, whatever the run has become since."""
     async with control.transaction() as conn:
-        run = await runs.read_run(conn, control.tenant, run_id)
-        known = await questions.read_approval(conn, run, interrupt_id)
+        known = await questions.read_approval(conn, (await control.read(conn, run_id)).run, interrupt_id)
     if known is not None and known.decision is not None:
         raise _decided(known)
 

@@ -10,7 +10,6 @@ from uuid import UUID, uuid4
 from control.core.action import Action
 from control.core.approval import Voter
 from control.core.problem import Problem
-from control.policy.port import Resource
 from control.runtime.commands import Control
 from control.store import delegations as store
 from control.store import runs
@@ -56,8 +55,7 @@ async def delegate(
     if beyond := sorted(lent - principal.roles):
         raise NOT_YOURS_TO_LEND.because(f"{control.by} is not {' or '.join(beyond)}.", roles=beyond)
     async with control.transaction() as conn:
-        tenant = Resource("Tenant", control.tenant, control.tenant)
-        (await control.authority(conn)).require(Action.DELEGATE, tenant)
+        await control.require(conn, Action.DELEGATE)
         at = await runs.now(conn)
         made = Delegation(
             delegation_id=uuid4(),
@@ -91,8 +89,9 @@ async def revoke(control: Control, delegation_id: UUID) -> Delegation:
 
 
 async def delegations(control: Control) -> list[Delegation]:
-    """The delegations of the tenant that hold now or will."""
+    """The delegations of the tenant that hold now or will. Raises `not-permitted`."""
     async with control.transaction() as conn:
+        await control.require(conn, Action.READ)
         return await store.holding(conn, control.tenant, at=await runs.now(conn))
 
 

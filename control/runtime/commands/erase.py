@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
+from control.core.action import Action
 from control.core.problem import Problem
 from control.core.run_status import Status
 from control.runtime.authority import resource
@@ -37,7 +38,7 @@ _PAGE: Final = 100  # runs erased in one transaction
 async def erase_person(control: Control, subject: str, *, why: str) -> list[Run]:
     """Erase every run about a person, whole or not at all. Raises `no-such-subject`, `run-not-ended`,
     `not-permitted`."""
-    grant = await control.permit("erase")
+    grant = await control.permit(Action.ERASE)
     async with control.database.scope("control_flush", control.tenant) as conn:
         found = await erasure.about(conn, control.tenant, subject)
         if not found:
@@ -64,7 +65,7 @@ async def prune(control: Control, *, days: int) -> int:
 
     Page by page, each in a transaction: what was erased when it is interrupted stays erased.
     """
-    grant, erased = await control.permit("erase"), 0
+    grant, erased = await control.permit(Action.ERASE), 0
     while True:
         async with control.database.scope("control_flush", control.tenant) as conn:
             own = await erasure.retention(conn, control.tenant)
@@ -81,6 +82,6 @@ async def retain(control: Control, days: int) -> None:
     """Set how long the tenant keeps its payloads. Raises `retention-below-floor`."""
     if days < FLOOR_DAYS:
         raise BELOW_FLOOR.because(f"{days} days were asked for.", days=days, floor=FLOOR_DAYS)
-    await control.permit("erase")
+    await control.permit(Action.ERASE)
     async with control.transaction() as conn:
         await erasure.keep(conn, control.tenant, days, by=control.by, at=await runs.now(conn))

@@ -6,10 +6,8 @@ from typing import Any
 
 from control.core.action import Action
 from control.core.freshness import fact_text
-from control.policy.port import Resource
 from control.runtime.commands import Control
 from control.store import facts
-from control.store.database import Connection
 from control.store.facts import Fact
 
 
@@ -20,17 +18,12 @@ async def set_fact(control: Control, name: str, value: Any) -> Fact:
     """
     text = control.serde.redact_json(fact_text(name, value))
     async with control.transaction() as conn:
-        await _require(control, conn, Action.SET_FACTS)
+        await control.require(conn, Action.SET_FACTS)
         return await facts.put(conn, control.tenant, name=name, value=text, by=control.by)
 
 
 async def listed(control: Control, name: str | None = None) -> list[Fact]:
     """What is known, by name. Raises `not-permitted`, `agreement-needed`."""
     async with control.transaction() as conn:
-        await _require(control, conn, Action.READ_FACTS)
+        await control.require(conn, Action.READ_FACTS)
         return await facts.known(conn, control.tenant, None if name is None else [name])
-
-
-async def _require(control: Control, conn: Connection, action: Action) -> None:
-    tenant = Resource("Tenant", control.tenant, control.tenant)
-    (await control.authority(conn)).require(action, tenant)

@@ -10,11 +10,9 @@ from control.core.approval import Voter, objection
 from control.core.assignment import NO_ASSIGNEE, Candidate, Nobody
 from control.core.lifecycle import Verb
 from control.core.problem import Problem
-from control.policy.port import Resource
 from control.runtime.commands import Change, Control
 from control.runtime.commands.decide import WHICH_QUESTION
 from control.store import assignees, runs, votes
-from control.store.database import Connection
 from control.store.runs import Run
 from control.store.votes import Held
 
@@ -46,27 +44,23 @@ async def reassign(control: Control, run_id: UUID, *, to: str | None = None, int
 async def set_assignee(control: Control, who: Candidate) -> None:
     """Give questions to somebody from now on, or on other terms. Raises `not-permitted`."""
     async with control.transaction() as conn:
-        await _require(control, conn)
+        await control.require(conn, Action.MANAGE_ASSIGNEES)
         await assignees.put(conn, control.tenant, who, by=control.by, at=await runs.now(conn))
 
 
 async def remove_assignee(control: Control, name: str) -> None:
     """Give somebody no more questions; what lies with them stays there. Raises `no-such-assignee`, `not-permitted`."""
     async with control.transaction() as conn:
-        await _require(control, conn)
+        await control.require(conn, Action.MANAGE_ASSIGNEES)
         if not await assignees.remove(conn, control.tenant, name):
             raise NO_SUCH_ASSIGNEE.because(f"{name} is not on the list.", name=name)
 
 
 async def listed(control: Control) -> list[Candidate]:
-    """Everybody whom questions are given to, with how many lie with each."""
+    """Everybody whom questions are given to, with how many lie with each. Raises `not-permitted`."""
     async with control.transaction() as conn:
+        await control.require(conn, Action.READ)
         return await assignees.candidates(conn, control.tenant)
-
-
-async def _require(control: Control, conn: Connection) -> None:
-    tenant = Resource("Tenant", control.tenant, control.tenant)
-    (await control.authority(conn)).require(Action.MANAGE_ASSIGNEES, tenant)
 
 
 async def _meant(change: Change, interrupt_id: str | None) -> Held:

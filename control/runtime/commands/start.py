@@ -58,7 +58,8 @@ async def start(
         grant = (await control.authority(conn)).require(Verb.START, resource_of(row, Status.QUEUED))
         run = await runs.add_run(conn, row, (kind, data))
         if run is None:
-            return await runs.read_run(conn, control.tenant, run_id)
+            before = await runs.read_run(conn, control.tenant, run_id)
+            return before if before.created_by == control.by else (await control.read(conn, run_id)).run
         await runs.add_subjects(conn, run, subjects)
         entry = ("accepted", control.by, _accepted(run, control) | grant.body)
         return await runs.save_run(conn, run, [entry], at=at, crash_limit=control.crash_limit)

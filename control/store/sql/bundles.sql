@@ -1,14 +1,23 @@
 -- :name one
--- The head of one run.
+-- The head of one run, and what policy is shown of the run.
 -- locks: none
-select run_id, ledger_seq as seq, ledger_hash as hash from control.run where tenant = %(tenant)s
-       and run_id = %(run_id)s;
+select r.tenant, r.run_id, r.thread_id, r.workflow, r.created_by, r.priority,
+       case when r.status = 'running' and r.progress_at + %(stall_after)s <= (select control.clock()) then 'stalled'
+            when r.status = 'waiting' and r.due_at <= (select control.clock()) then 'queued'
+            else r.status end as status,
+       r.ledger_seq as seq, r.ledger_hash as hash
+from control.run r where r.tenant = %(tenant)s and r.run_id = %(run_id)s;
 
 -- :name all
--- The heads of a tenant's runs after one id, in their order.
+-- As `one`, of a tenant's runs after one id, in their order.
 -- locks: none
-select run_id, ledger_seq as seq, ledger_hash as hash
-from control.run where tenant = %(tenant)s and run_id > %(after)s and ledger_seq > 0 order by run_id limit %(limit)s;
+select r.tenant, r.run_id, r.thread_id, r.workflow, r.created_by, r.priority,
+       case when r.status = 'running' and r.progress_at + %(stall_after)s <= (select control.clock()) then 'stalled'
+            when r.status = 'waiting' and r.due_at <= (select control.clock()) then 'queued'
+            else r.status end as status,
+       r.ledger_seq as seq, r.ledger_hash as hash
+from control.run r
+where r.tenant = %(tenant)s and r.run_id > %(after)s and r.ledger_seq > 0 order by r.run_id limit %(limit)s;
 
 -- :name since
 -- As `all`, of the runs that have an entry since an instant.
@@ -16,7 +25,11 @@ from control.run where tenant = %(tenant)s and run_id > %(after)s and ledger_seq
 with lately as materialized (
     select distinct l.run_id from control.ledger l where l.tenant = %(tenant)s and l.at >= %(since)s
 )
-select r.run_id, r.ledger_seq as seq, r.ledger_hash as hash
+select r.tenant, r.run_id, r.thread_id, r.workflow, r.created_by, r.priority,
+       case when r.status = 'running' and r.progress_at + %(stall_after)s <= (select control.clock()) then 'stalled'
+            when r.status = 'waiting' and r.due_at <= (select control.clock()) then 'queued'
+            else r.status end as status,
+       r.ledger_seq as seq, r.ledger_hash as hash
 from lately join control.run r on r.tenant = %(tenant)s and r.run_id = lately.run_id
 where r.run_id > %(after)s order by r.run_id limit %(limit)s;
 

@@ -72,11 +72,12 @@ select * from control.run where tenant = %(tenant)s and run_id = %(run_id)s;
 -- :name find
 -- Runs whose id lies between two, or whose thread is named so; at most two, which is enough to call it ambiguous.
 -- locks: none
-(select run_id, created_at from control.run
- where tenant = %(tenant)s and run_id between %(first)s and %(last)s order by run_id limit 2)
+(select r.run_id, r.created_at from control.run r
+ where r.tenant = %(tenant)s and r.run_id between %(first)s and %(last)s and (/* visible */ true)
+ order by r.run_id limit 2)
 union
-(select run_id, created_at from control.run
- where tenant = %(tenant)s and thread_id = %(name)s order by created_at desc limit 2)
+(select r.run_id, r.created_at from control.run r
+ where r.tenant = %(tenant)s and r.thread_id = %(name)s and (/* visible */ true) order by r.created_at desc limit 2)
 order by created_at desc limit 2;
 
 -- :name open_on_thread
