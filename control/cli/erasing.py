@@ -13,6 +13,7 @@ from control.cli.standing import find
 
 if TYPE_CHECKING:
     from control.runtime.commands import Control
+    from control.runtime.commands.erase import Pruned
     from control.store.runs import Run
 
 
@@ -55,13 +56,18 @@ def prune(ctx: typer.Context, *, as_json: AsJson = False) -> None:
     """Erase what runs carried that ended longer ago than the tenant keeps it. Never below 180 days."""
     days = settings(ctx).retention_days
 
-    async def act(control: Control) -> int:
+    async def act(control: Control) -> Pruned:
         from control.runtime.commands.erase import prune as command
 
         return await command(control, days=days)
 
-    count = with_control(ctx, act)
-    output.emit({"erased": count}) if as_json else output.say(f"Erased what {count} runs carried.")
+    done = with_control(ctx, act)
+    if as_json:
+        output.emit({"erased": done.erased, "kept": done.kept})
+    else:
+        output.say(f"Erased what {done.erased} runs carried.")
+        if done.kept:
+            output.say(f"Policy keeps what {done.kept} more carried.")
 
 
 def retain(

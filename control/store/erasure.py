@@ -8,7 +8,7 @@ threads, interrupts and effects. A person's data has no business in them; `run_s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -43,6 +43,9 @@ _EACH: Final = (
 )  # fmt: skip
 _GIVEN: Final = ("erase_input", "erase_waits", "erase_signals", "erase_effects")
 Conn = AsyncConnection[Any]
+Place = tuple[datetime, UUID]
+"""Where a run stands among those that have ended: when it did, and its id."""
+FIRST: Final[Place] = (datetime.min.replace(tzinfo=UTC), UUID(int=0))
 
 
 async def about(conn: Conn, tenant: str, subject: str) -> list[UUID]:
@@ -50,37 +53,38 @@ async def about(conn: Conn, tenant: str, subject: str) -> list[UUID]:
     return [row["run_id"] for row in await _rows(conn, "about", tenant=tenant, subject=subject)]
 
 
-async def aged(conn: Conn, tenant: str, *, before: datetime, limit: int) -> list[UUID]:
-    """Runs that ended before an instant and still have their payloads."""
-    return [row["run_id"] for row in await _rows(conn, "aged", tenant=tenant, before=before, limit=limit)]
+async def aged(conn: Conn, tenant: str, *, before: datetime, after: Place, limit: int) -> list[Place]:
+    """Where runs stand that ended before an instant and still have their payloads: the first behind a place."""
+    given = {"before": before, "after_at": after[0], "after_id": after[1], "limit": limit}
+    return [(row["closed_at"], row["run_id"]) for row in await _rows(conn, "aged", tenant=tenant, **given)]
+
+
+async def hold(conn: Conn, tenant: str, run_ids: Sequence[UUID]) -> list[Run]:
+    """These runs and all others on their threads, locked. None is started there until the transaction ends."""
+    threads = [row["thread_id"] for row in await _rows(conn, "hold", tenant=tenant, runs=list(run_ids))]
+    return [Run.of(row) for row in await _rows(conn, "lock", tenant=tenant, threads=threads)]
 
 
 async def erase(
-    conn: Conn, tenant: str, run_ids: Sequence[UUID], *, by: str, why: Mapping[str, Any], at: datetime
+    conn: Conn, tenant: str, held: Sequence[Run], *, by: str, why: Mapping[UUID, Mapping[str, Any]], at: datetime
 ) -> list[Run]:
-    """Erase these runs and all others on their threads; returns them. Those erased before are not erased again.
+    """Erase runs that are held, which are all on their threads; returns them. Those erased before are not erased again.
 
     The chain of each gets an entry first that says who, why (with what permits it) and how many bodies. Raises
     `run-not-ended`.
     """
-    threads, found = await hold(conn, tenant, run_ids)
-    if still := [str(run.run_id) for run in found if run.closed_at is None]:
+    if still := [str(run.run_id) for run in held if run.closed_at is None]:
         raise RUN_OPEN.because(f"{_listed(still)} {'has' if len(still) == 1 else 'have'} not.", runs=still)
-    left = [run for run in found if run.erased_at is None]
-    ids = [run.run_id for run in left]
-    given: dict[str, Any] = {"tenant": tenant, "runs": ids, "threads": threads, "at": at}
+    left = [run for run in held if run.erased_at is None]
+    threads = sorted({run.thread_id for run in held})
+    given: dict[str, Any] = {"tenant": tenant, "runs": [run.run_id for run in left], "threads": threads, "at": at}
     counted = {row["run_id"]: row["bodies"] for row in await _rows(conn, "bodies", **given)}
     for run in left:
-        await append(conn, run, [("erased", by, {**why, "bodies": counted.get(run.run_id, 0)})], at=at)
+        said = {**why[run.run_id], "bodies": counted.get(run.run_id, 0)}
+        await append(conn, run, [("erased", by, said)], at=at)
     for query in _EACH:
         await _execute(conn, query, **given)
     return left
-
-
-async def hold(conn: Conn, tenant: str, run_ids: Sequence[UUID]) -> tuple[list[str], list[Run]]:
-    """Lock the threads of these runs, so that no run begins on them, and then every run on them. Returns both."""
-    threads = [row["thread_id"] for row in await _rows(conn, "hold", tenant=tenant, runs=list(run_ids))]
-    return threads, [Run.of(row) for row in await _rows(conn, "lock", tenant=tenant, threads=threads)]
 
 
 async def delete(conn: Conn, run: Run, *, at: datetime) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final, TypedDict
 from uuid import UUID
@@ -15,9 +16,11 @@ from control.core.answer import Word
 from control.core.lifecycle import next_verbs
 from control.core.problem import Refusal
 from control.core.story import ERASED, tell
+from control.policy.cedar import default_text
 from control.runtime.commands.cancel import cancel
 from control.runtime.commands.decide import decide
-from control.runtime.commands.erase import erase_person, erase_runs, prune, retain
+from control.runtime.commands.erase import Pruned, erase_person, erase_runs, prune, retain
+from control.runtime.commands.policy import apply
 from control.runtime.commands.restart import restart
 from control.runtime.commands.retry import retry
 from control.runtime.commands.rewind import rewind
@@ -205,20 +208,66 @@ async def test_all_runs_on_a_thread_are_erased_together_and_a_restarted_run_is_a
 async def test_age_alone_erases_after_the_tenants_retention_and_never_below_the_floor(database: str) -> None:
     async with staged(database, GRAPHS) as stage:
         run = await lived(stage, SECRET)
-        assert await prune(stage.control, days=1) == 0
+        assert await prune(stage.control, days=1) == Pruned(0, 0)
         await clock.advance(database, 179 * DAY)
-        assert await prune(stage.control, days=1) == 0, "whoever asks for less"
+        assert await prune(stage.control, days=1) == Pruned(0, 0), "whoever asks for less"
         await clock.advance(database, 2 * DAY)
-        assert await prune(stage.control, days=365) == 0
+        assert await prune(stage.control, days=365) == Pruned(0, 0)
         with pytest.raises(Refusal, match="Payloads may not be deleted that early"):
             await retain(stage.control, 179)
         await retain(stage.control, 200)
-        assert await prune(stage.control, days=180) == 0, "the tenant's own word goes first"
+        assert await prune(stage.control, days=180) == Pruned(0, 0), "the tenant's own word goes first"
         await retain(stage.control, 180)
-        assert await prune(stage.control, days=365) == 1
+        assert await prune(stage.control, days=365) == Pruned(1, 0)
         assert holding(database, SECRET) == set()
         assert stage.ledger(run)[-1].body["why"] == "kept for 180 days"
-        assert await prune(stage.control, days=365) == 0
+        assert await prune(stage.control, days=365) == Pruned(0, 0)
+
+
+async def test_each_erased_run_is_permitted_by_itself_and_so_are_those_on_its_thread(database: str) -> None:
+    """A hold on one run holds its thread; what goes names in its ledger the request that was permitted for it."""
+    hold = '\n@id("hold") forbid (principal, action == Action::"erase", resource) when { resource is Run && %s };\n'
+    async with staged(database, GRAPHS) as stage:
+        runs = [await failing(stage, "shared"), await failing(stage, "shared"), await failing(stage, "alone")]
+        await apply(stage.control, default_text() + hold % 'resource.created_by == "cy"')
+        held = await failing(stage, "kept", by="cy")
+        beside = await failing(stage, "kept")
+        for whole in (
+            erase_runs(stage.control, [runs[2], beside], why="x"),
+            erase_person(stage.control, "Ana", why="x"),
+        ):
+            with pytest.raises(Refusal, match=rf"tester may not erase run {held}\. .*hold") as refused:
+                await whole
+            assert refused.value.code == "not-permitted"
+        assert {run.erased_at for run in [await stage.run(one) for one in (*runs, held, beside)]} == {None}
+
+        await clock.advance(database, 366 * DAY)
+        assert await prune(stage.control, days=365) == Pruned(3, kept=2)
+        for run in runs:
+            body = stage.ledger(run)[-1].body
+            assert body["request"]["resource"]["id"] == str(run) and body["rules"] == ["admins-do-everything"]
+        assert stage.kinds(held).count("erased") == stage.kinds(beside).count("erased") == 0
+
+
+async def test_a_thread_mate_that_may_not_be_read_is_not_named(database: str) -> None:
+    async with staged(database, GRAPHS) as stage:
+        ours, hidden = await failing(stage, "shared"), await failing(stage, "shared", by="cy")
+        own = 'permit (principal, action, resource) when { resource is Run && resource.created_by == "tester" };'
+        await apply(stage.control, default_text() + f'\n@id("own") {own}\n')
+        with pytest.raises(Refusal, match=r"may not erase thread shared") as refused:
+            await erase_runs(stage.acting("nobody"), [ours], why="x")
+        assert str(hidden) not in f"{refused.value} {refused.value.as_json()}"
+        with pytest.raises(Refusal, match=f"No run has the id {hidden}"):
+            await erase_runs(stage.acting("nobody"), [hidden], why="x")
+        assert stage.kinds(ours).count("erased") == 0
+
+
+async def failing(stage: Stage, thread: str, *, by: str = "tester") -> UUID:
+    """A run about Ana that has failed."""
+    control = replace(stage.control, principal=replace(stage.control.principal, id=by))
+    run = await start(control, "fail", {"text": SECRET}, thread_id=thread, subjects=["Ana"])
+    await stage.until(run.run_id, "failed")
+    return run.run_id
 
 
 def test_the_database_itself_holds_the_floor(database: str) -> None:

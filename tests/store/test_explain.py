@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
+from control.store.erasure import FIRST
 from control.store.sql import read
 from control.testing.database import Databases, as_role
 
@@ -158,7 +159,13 @@ CASES: Final[dict[str, tuple[str, str, str, dict[str, Any], str]]] = {
         "control_flush",
         "erasure",
         "aged",
-        {"tenant": "tenant-7", "before": datetime.now(UTC) - timedelta(hours=16), "limit": 100},
+        {
+            "tenant": "tenant-7",
+            "before": datetime.now(UTC) - timedelta(hours=16),
+            "after_at": FIRST[0],
+            "after_id": FIRST[1],
+            "limit": 100,
+        },
         "run_closed",
     ),
     "heads that moved lately": (

@@ -4,14 +4,16 @@
 select run_id from control.run_subject where tenant = %(tenant)s and subject = %(subject)s order by run_id;
 
 -- :name aged
--- Runs that ended before an instant and still have their payloads, on threads where all have; the oldest first.
+-- Runs that ended before an instant and still have their payloads, on threads where all have; the oldest first, behind
+-- a place.
 -- locks: none
-select r.run_id from control.run r
+select r.closed_at, r.run_id from control.run r
 where r.tenant = %(tenant)s and r.closed_at < %(before)s and r.closed_at is not null and r.erased_at is null
   and not exists (select from control.run o
                   where o.tenant = r.tenant and o.thread_id = r.thread_id
                     and (o.closed_at is null or o.closed_at >= %(before)s))
-order by r.closed_at limit %(limit)s;
+  and (r.closed_at, r.run_id) > (%(after_at)s, %(after_id)s)
+order by r.closed_at, r.run_id limit %(limit)s;
 
 -- :name hold
 -- The threads of some runs: no run is started on them until this transaction ends.
