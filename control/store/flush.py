@@ -7,7 +7,8 @@ commit in the order they were made, because there is one flush at a time.
 - A run whose row is locked by a command waits for the next flush; so do its later writes.
 - A value that the database refuses fails only the run that brought it: the batch is split and tried again run by run,
   and that run's items one by one, up to the one that is refused.
-- A lost connection is repeated with the same flush number, which the runs remember, so nothing is written twice.
+- A lost connection is repeated with the same flush number, which the runs remember, so nothing is written twice. If it
+  is lost again, the runs are tried one by one: a write that costs each try its connection fails alone.
 - A flush is bounded, by items and by bytes, so that one run's large state holds its neighbours up only shortly.
 - The queue is bounded: beyond its limit writers wait, and with them the graphs that produce the writes.
 """
@@ -19,7 +20,8 @@ import contextlib
 import itertools
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, LiteralString
 
 import psycopg
@@ -46,11 +48,24 @@ _FLUSH: Final = numbered(_SQL["flush"])
 _RETRY_S: Final = (0.02, 0.05, 0.1, 0.2, 0.4)  # then the last one again, until the patience ends
 _LINGER_S: Final = 0.02  # how long a write in no hurry waits for company
 _FEW: Final = 6  # runs that share a flush however few there are: to halve them would cost more than it wins
+_TOGETHER: Final = 1  # tries that may be lost before the batch's runs are tried one by one
 _HEAVY: Final = 4_000_000  # bytes: a flush takes no more, unless a single write is heavier than that
 _BUSY_S: Final = 0.005  # before a flush that found every one of its runs locked is tried again
 _log: Final = logging.getLogger(__name__)
 
 Connect = Callable[[], Awaitable[psycopg.AsyncConnection[Any]]]
+
+
+@dataclass(slots=True)
+class _Flight:
+    """The tries to write one batch, whole or run by run. All bear one number, which the runs remember, and share one
+    patience. `lost` of them may have been committed, or be at work on the server still.
+    """
+
+    number: int
+    deadline: float
+    tries: int = 0
+    lost: int = 0
 
 
 class Flusher:
@@ -75,7 +90,6 @@ class Flusher:
         self._locked: set[Fence] = set()
         self._written: set[Fence] = set()  # by the last flush
         self._lingering: asyncio.TimerHandle | None = None
-        self._away = False
         self._numbers = itertools.count(1)
         self.flushes = 0
 
@@ -165,7 +179,8 @@ class Flusher:
         weight, full = 0, False  # once it is, nothing follows: no write overtakes another of its run
         for item in self._queue:
             fence = item.fence
-            may_go = not full and (fence in fences or (len(fences) < share and fence not in self._locked))
+            joins, fits = fence in fences, len(fences) < share and fence not in self._locked
+            may_go = not full and (not item.alone if joins else fits)
             if may_go:
                 weight += item.weight()
                 full = bool(taken) and (len(taken) == self._batch_limit or weight > _HEAVY)
@@ -181,59 +196,86 @@ class Flusher:
         return taken
 
     async def _flush(self, items: list[Item]) -> None:
-        try:
-            verdicts = await self._persist(Batch.of(items))
-        except Exception as error:  # whatever it is, these items brought it: the flusher itself must not end
-            await self._isolate(items, error)
-        else:
-            self._settle(items, verdicts)
+        """Write the items, through lost connections, and tell each writer what became of its own."""
+        flight = _Flight(next(self._numbers), asyncio.get_running_loop().time() + self._patience_s)
+        parts = [items]
+        while parts := await self._try_each(parts, flight):
+            await asyncio.sleep(_RETRY_S[min(flight.tries, len(_RETRY_S) - 1)])
+            flight.tries += 1
 
-    async def _isolate(self, items: list[Item], error: Exception) -> None:
-        """A value was refused, and with it the whole statement: find it by writing each run alone, then each item."""
-        groups = Batch.of(items).groups
-        if isinstance(error, psycopg.Error) and lost(error):
-            self._away = True
-            self._fail(items, self._told(error))
-        elif len(groups) > 1:
-            self._away = False
-            for group in groups.values():
-                if self._away:  # one run's patience was long enough for all
-                    self._fail(group, self._told(error))
-                else:
-                    await self._flush(group)
-        elif len(items) > 1:
-            await self._one_by_one(items)
-        else:
-            self._fail(items, self._told(error))
-
-    async def _one_by_one(self, items: list[Item]) -> None:
-        """One run's items in their order. What comes before a refused one stands; what was queued behind it fails."""
-        for place, item in enumerate(items):
+    async def _try_each(self, parts: Sequence[list[Item]], flight: _Flight) -> list[list[Item]]:
+        """Try each part once. Returns those to be tried again: none, once the patience is over."""
+        late, again = asyncio.get_running_loop().time() > flight.deadline, list[list[Item]]()
+        for place, part in enumerate(parts):
             try:
-                verdicts = await self._persist(Batch.of([item]))
-            except Exception as error:
-                self._fail(items[place:], self._told(error))
-                return
-            if self._settle([item], verdicts):
-                self._queue.popleft()
-                self._queue.extendleft(reversed(items[place:]))
-                return
+                conn = await self._connection()
+            except Exception as error:  # the other parts would not fare better
+                again += parts[place:]
+                if _lost(error) and not late:
+                    return again
+                self._fail([item for part in again for item in part], self._told(error))
+                return []
+            again += await self._try(conn, part, flight=flight, late=late)
+        return again
 
-    def _settle(self, items: list[Item], verdicts: Mapping[Any, tuple[str, int | None]]) -> int:
-        """Tell each writer what became of its item. Returns how many are busy, and so the next to be taken."""
+    async def _try(
+        self, conn: psycopg.AsyncConnection[Any], items: list[Item], *, flight: _Flight, late: bool
+    ) -> list[list[Item]]:
+        """Write these in one transaction. Returns what must be tried again, as it is to be tried."""
+        batch = Batch.of(items)
+        try:
+            verdicts = await self._commit(conn, batch, flight.number)
+        except Exception as error:  # whatever it is, these items brought it: the flusher itself must not end
+            self._tenants = None  # a refused statement takes the setting back with it
+            if not _lost(error):
+                return await self._isolate(batch, error, flight)
+            flight.lost += 1
+            _log.warning("flush %s lost a try: %s", flight.number, told(error))
+            if not late:
+                return [items] if flight.lost <= _TOGETHER else list(batch.groups.values())
+            self._fail(items, DATABASE_AWAY.because(f"Every try was lost for {self._patience_s:g} s: {told(error)}."))
+            return []
+        unsure = self._settle(items, verdicts, lost=flight.lost > 0)
+        if unsure and late:
+            self._fail(
+                unsure, DATABASE_AWAY.because("It was lost during this write, and does not say what became of it.")
+            )
+            return []
+        return [unsure] if unsure else []
+
+    async def _isolate(self, batch: Batch, error: Exception, flight: _Flight) -> list[list[Item]]:
+        """A value was refused, and with it the whole statement: find it by writing each run alone, then each item.
+
+        Of one run's items each becomes a flush of its own, which has another number. Where a try was lost, that could
+        write them twice; there they are refused together.
+        """
+        groups = list(batch.groups.values())
+        if len(groups) > 1:
+            return await self._try_each(groups, flight)
+        [items] = groups
+        if len(items) == 1 or flight.lost:
+            self._fail(items, self._told(error))
+        else:
+            for item in items:
+                item.alone, item.lingers = True, False
+            self._queue.extendleft(reversed(items))
+        return []
+
+    def _settle(self, items: list[Item], verdicts: Mapping[Any, tuple[str, int | None]], *, lost: bool) -> list[Item]:
+        """Tell each writer what became of its item; those of busy runs wait for the next flush.
+
+        Where a try was lost, it may be what keeps a run busy. As new items its writes might be written twice: they are
+        returned, to be asked for again under the same number.
+        """
         busy: list[Item] = []
+        unsure: list[Item] = []
         for item in items:
             verdict, version = verdicts[item.fence]
             match verdict:
                 case "written":
                     self._done(item, version)
                 case "busy":
-                    busy.append(item)
-                case "unknown":
-                    self._fail(
-                        [item],
-                        DATABASE_AWAY.because("It was lost during this write, and does not say what became of it."),
-                    )
+                    (unsure if lost else busy).append(item)
                 case "moved" if item.ending is None:
                     busy.append(item)  # only the ending was decided on facts that moved; this goes without it
                 case "moved":
@@ -242,12 +284,12 @@ class Flusher:
                     epoch = f"Epoch {item.fence.epoch} was replaced or ended."
                     self._fail([item], CLAIM_LOST.because(epoch, run=str(item.fence.run_id)))
         self._queue.extendleft(reversed(busy))
-        self._locked = {item.fence for item in busy}
-        return len(busy)
+        self._locked |= {item.fence for item in busy}
+        return unsure
 
     def _told(self, error: Exception) -> Exception:
         """What a writer is told of an error: a refusal, or the error itself where it is a bug of ours."""
-        if isinstance(error, psycopg.Error) and lost(error):
+        if _lost(error):
             return DATABASE_AWAY.because(f"It has been away for {self._patience_s:g} s: {told(error)}.")
         if isinstance(error, TypeError | ValueError):  # text that is not UTF-8, or what JSON cannot say
             return NOT_STORABLE.because(f"{error}.")
@@ -268,30 +310,6 @@ class Flusher:
             if not item.written.done():
                 item.written.set_exception(error)
                 item.written.exception()  # a writer that did not wait is told by its next write
-
-    async def _persist(self, batch: Batch) -> dict[Any, tuple[str, int | None]]:
-        """Commit the batch, through lost connections, and return each run's verdict and version.
-
-        A try whose connection was lost may still be at work on the server, where it keeps its runs busy. Those are
-        asked for again under the same id: as new items they might be written twice.
-        """
-        flush, deadline, tries = next(self._numbers), asyncio.get_running_loop().time() + self._patience_s, 0
-        while True:
-            late = asyncio.get_running_loop().time() > deadline
-            try:
-                verdicts = await self._commit(await self._connection(), batch, flush)
-            except psycopg.Error as error:
-                self._tenants = None  # a refused statement takes the setting back with it
-                if not lost(error) or late:
-                    raise
-                _log.warning("flush %s will be tried again: %s", flush, told(error))
-            else:
-                if not tries or not any(verdict == "busy" for verdict, _ in verdicts.values()):
-                    return verdicts
-                if late:
-                    return {fence: ("unknown" if v == "busy" else v, n) for fence, (v, n) in verdicts.items()}
-            await asyncio.sleep(_RETRY_S[min(tries, len(_RETRY_S) - 1)])
-            tries += 1
 
     async def _connection(self) -> psycopg.AsyncConnection[Any]:
         if self._conn is None or self._conn.broken or self._conn.closed:
@@ -315,6 +333,10 @@ class Flusher:
                 await conn.execute(query, params)
         self.flushes += 1
         return {fence: (verdict, version) for fence, (_, verdict, version) in zip(batch.groups, rows, strict=True)}
+
+
+def _lost(error: Exception) -> bool:
+    return isinstance(error, psycopg.Error) and lost(error)
 
 
 def _rare(batch: Batch, flush: int) -> list[tuple[LiteralString, dict[str, Any]]]:

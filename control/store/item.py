@@ -105,7 +105,8 @@ class Ending:
 @dataclass(slots=True, eq=False)
 class Item:
     """One write. `entries` are (kind, actor, body) of the ledger; `written` completes with the run's version. One that
-    lingers waits for company. `rests_on`: earlier writes of the run, without which this one must not be.
+    lingers waits for company; one that goes `alone` joins no other of its run. `rests_on`: earlier writes of the run,
+    without which this one must not be.
     """
 
     fence: Fence
@@ -122,6 +123,7 @@ class Item:
     shortfalls: int = 0
     ending: Ending | None = None
     lingers: bool = False
+    alone: bool = False
     rests_on: tuple[asyncio.Future[int], ...] = ()
 
     def weight(self) -> int:

@@ -26,6 +26,18 @@ KILL = """
 select pg_terminate_backend(pid) from pg_stat_activity
 where usename = 'control_flush' and datname = current_database() and pid <> pg_backend_pid()
 """
+# The nap is never slept out: in it the server notices that it has been told to end.
+KILLER = """
+create sequence kills;
+create function die() returns trigger language plpgsql security definer as $$ begin
+    if {when} then
+        perform pg_terminate_backend(pg_backend_pid());
+        perform pg_sleep(10);
+    end if;
+    return new;
+end $$;
+create trigger die before insert on {on} execute function die();
+"""
 TAKE = """
 insert into checkpoint_writes (thread_id, checkpoint_id, task_id, idx, channel, blob)
 values (%s, 'c', 'task', 0, 'a', '')
@@ -166,6 +178,74 @@ async def test_a_run_whose_write_is_of_unknown_fate_is_not_said_to_be_busy(datab
         await put(app, under(stuck))
     written_once(database, free, 1)
     assert verify(ledger(database, stuck.run_id), head=head_of(database, stuck.run_id)) is None
+
+
+async def test_a_write_that_kills_every_backend_fails_alone(database: str, tmp_path: Path) -> None:
+    """Its neighbours do not wait for its patience to end."""
+    execute(database, KILLER.format(when="new.channel = 'poison'", on="checkpoint_blobs for each row"))
+    fences, poisons = [claimed(database) for _ in range(4)], [claimed(database) for _ in range(2)]
+    patience_s, time = 1.5, asyncio.get_running_loop().time
+    async with (
+        installation(database) as app,
+        wired(database, tmp_path) as wire,
+        over(wire, app, patience_s=patience_s),
+    ):
+        began = time()
+        dying = [asyncio.ensure_future(put(app, under(fence), poison=[1])) for fence in poisons]
+        await asyncio.gather(*(put(app, under(fence), fine=[1]) for fence in fences))
+        assert not any(one.done() for one in dying)
+        told = await asyncio.gather(*dying, return_exceptions=True)
+        assert time() - began < 2 * patience_s, "two that die share one patience"
+        await put(app, under(fences[0]), step=1)
+    assert [error.problem.code for error in told if isinstance(error, Refusal)] == ["database-away"] * 2
+    assert [str(error).count("Every try was lost for 1.5 s: terminating connection") for error in told] == [1, 1]
+    for n, fence in enumerate(fences):
+        written_once(database, fence, 1 if n else 2)
+    for fence in poisons:
+        assert ledger(database, fence.run_id) == []
+
+
+@pytest.mark.parametrize("kills", [1, 3])
+async def test_backends_killed_in_the_middle_and_a_refused_value_fail_one_run(kills: int, database: str) -> None:
+    """Killed once, the batch is tried whole again; killed more often, run by run, and some of those are killed too."""
+    fences, broken = [claimed(database) for _ in range(4)], claimed(database)
+    async with installation(database) as app:
+        await asyncio.gather(*(put(app, under(fence)) for fence in (*fences, broken)))
+        execute(database, KILLER.format(when=f"nextval('kills') <= {kills}", on="checkpoints for each statement"))
+        flushes = app.flusher.flushes
+        told = await asyncio.gather(
+            *(put(app, under(fence), step=step) for step in (1, 2) for fence in fences),
+            *(put(app, under(broken), step=step, text="nul \0" if step == 2 else "") for step in (1, 2)),
+            return_exceptions=True,
+        )
+        assert app.flusher.flushes - flushes == 4, "each run's two writes have been one transaction"
+    assert [isinstance(one, Refusal) for one in told] == [False] * 8 + [True] * 2
+    assert {one.problem.code for one in told if isinstance(one, Refusal)} == {"value-not-storable"}
+    for fence in fences:
+        written_once(database, fence, 3)
+    written_once(database, broken, 1)
+
+
+async def test_runs_tried_one_by_one_are_not_written_again_where_a_lost_try_was_committed(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fences = [claimed(database) for _ in range(3)]
+    async with installation(database) as app:
+        commit, batches = app.flusher._commit, list[int]()
+
+        async def commit_and_die(conn: Any, batch: Any, flush: int) -> Any:
+            batches.append(len(batch.groups))
+            verdicts = await commit(conn, batch, flush)
+            if len(batches) <= 2:
+                await asyncio.to_thread(execute, database, KILL)
+                await conn.execute("select")  # raises what the driver says of a backend that was killed
+            return verdicts
+
+        monkeypatch.setattr(app.flusher, "_commit", commit_and_die)
+        await asyncio.gather(*(put(app, under(fence)) for fence in fences))
+    assert batches == [3, 3, 1, 1, 1]
+    for fence in fences:
+        written_once(database, fence, 1)
 
 
 async def test_a_database_that_takes_no_writes_for_a_while_is_waited_for(database: str) -> None:
