@@ -7,7 +7,7 @@ tenant's threads it sees says the claim in the configuration, or else the reader
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any, Final, Protocol, Self
 
@@ -19,6 +19,7 @@ from psycopg.rows import DictRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from typing_extensions import override
 
+from control.core.action import Action
 from control.store.database import acting
 from control.store.errors import refusal
 from control.store.serde import StrictSerializer
@@ -35,10 +36,12 @@ class Writers(Owner, Protocol):
     """Where a writer without a claim gets one."""
 
     async def check(self, thread_id: str) -> None:
-        """Raise `claim-held` where a graph that is about to run on the thread could write nothing."""
+        """Raise `claim-held` where a graph that is about to run on the thread could write nothing, and `not-permitted`
+        or `agreement-needed` where policy does not let it."""
 
-    async def tenure(self, thread_id: str) -> Tenure:
-        """The implicit claim of this process on the thread. Raises `claim-held` where a worker's claim is live."""
+    async def tenure(self, thread_id: str, doing: Sequence[Action]) -> Tenure:
+        """The implicit claim of this process on the thread. Raises `claim-held` where a worker's claim is live, and as
+        `check` where policy does not permit what it is `doing`."""
 
     async def after_write(self, tenure: Tenure) -> None:
         """Bring the run's facts up to date with the rows just written; lets go of a run that has nothing left to do."""
@@ -165,5 +168,9 @@ def _enters(config: RunnableConfig) -> bool:
     """Whether a graph, and no subgraph of it, reads where to go on. LangGraph gives each run a `RunControl`, which
     those who look at a state do not have, unless they pass on the configuration of the node they are in.
     """
-    runtime = config["configurable"].get(_RUNTIME)
-    return getattr(runtime, "control", None) is not None and _TASK not in config["configurable"]
+    return in_a_run(config) and _TASK not in config["configurable"]
+
+
+def in_a_run(config: RunnableConfig) -> bool:
+    """Whether a graph that runs gave this configuration, and not one whose state is looked at or edited."""
+    return getattr(config["configurable"].get(_RUNTIME), "control", None) is not None

@@ -21,6 +21,7 @@ from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
 from typing import Any, Final
+from uuid import UUID, uuid5
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -37,21 +38,24 @@ from psycopg.rows import DictRow
 from psycopg_pool import AsyncConnectionPool
 from typing_extensions import override
 
+from control.core.action import Action
 from control.core.problem import Refusal
 from control.core.question import Question, Suspension, recognise
 from control.store.binding import Dissent, nobody
 from control.store.effects import Effects
 from control.store.flush import Flusher
 from control.store.item import Asked, BlobRow, CheckpointRow, Item, WriteRow
-from control.store.reader import Reader, Writers
+from control.store.reader import Reader, Writers, in_a_run
 from control.store.serde import StrictSerializer
 from control.store.tenure import TENURE, Tenure
+from control.store.writers import ENTERING
 
 _HANDLED: Final = "__error_source_node__"
 _NO_OUTPUT: Final = frozenset({ERROR, _HANDLED, INTERRUPT, *WRITES_IDX_MAP})
 _FOUND_BY: Final = frozenset({"source", "step", "parents", "run_id", "thread_id", "tenant", "epoch", "graph_digest"})
 _INLINE: Final = (str, int, float, bool, type(None))
 _SCHEDULES: Final = ("branch:to:", "join:", "__pregel_tasks", "__start__")  # a StateGraph's channels of that kind
+_INPUT: Final = "__input__"
 _LONG: Final = 1000  # characters
 
 
@@ -73,15 +77,16 @@ class ControlSaver(Reader):
         self._flusher = flusher
         self.effects = Effects(self, flusher, dissent=dissent)
 
-    async def tenure(self, config: RunnableConfig) -> Tenure:
-        """The claim a configuration's writes are made under."""
+    async def tenure(self, config: RunnableConfig, *, source: str | None = None, task_id: str = "") -> Tenure:
+        """The claim a configuration's writes are made under: a checkpoint from this `source`, or a task's."""
         configurable = config["configurable"]
         held: Tenure | None = configurable.get(TENURE)
         if held is not None and held.fence.thread_id == configurable["thread_id"]:
             if held.broken:
                 raise held.broken
             return held
-        return await self._writers.tenure(configurable["thread_id"])
+        doing = ENTERING if in_a_run(config) else [_edit(configurable.get("checkpoint_id"), source, task_id)]
+        return await self._writers.tenure(configurable["thread_id"], doing)
 
     @override
     async def aput(
@@ -112,7 +117,7 @@ class ControlSaver(Reader):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        tenure = await self.tenure(config)
+        tenure = await self.tenure(config, source=metadata.get("source"))
         ns: str = config["configurable"].get("checkpoint_ns", "")
         item = tenure.item()
         item.blobs, inline = self._blobs(ns, checkpoint, new_versions=new_versions, apart=tenure.apart)
@@ -136,7 +141,7 @@ class ControlSaver(Reader):
     async def _put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], *, task_id: str, task_path: str
     ) -> None:
-        tenure = await self.tenure(config)
+        tenure = await self.tenure(config, task_id=task_id)
         tenure.heed(task_id, writes)
         item = tenure.item()
         ns, checkpoint_id = config["configurable"].get("checkpoint_ns", ""), config["configurable"]["checkpoint_id"]
@@ -238,6 +243,17 @@ class ControlSaver(Reader):
     def _described(self, metadata: CheckpointMetadata) -> dict[str, Any]:
         """The metadata to store. What LangGraph and this saver find checkpoints by is never a secret."""
         return {key: value if key in _FOUND_BY else self.serde.redact(value) for key, value in metadata.items()}
+
+
+def _edit(checkpoint_id: str | None, source: str | None, task_id: str) -> Action:
+    """What somebody does who writes on a thread without running its graph: gives an input (`as_node="__input__"`, which
+    shows in the checkpoint's source and in the task's id), or edits the state, by one update or by several at once.
+    """
+    try:
+        given = task_id == str(uuid5(UUID(checkpoint_id or ""), _INPUT))
+    except ValueError:  # no checkpoint of LangGraph's own making
+        given = False
+    return Action.NEW_INPUT if given or source == "input" else Action.UPDATE_STATE
 
 
 def _may_lag(tenure: Tenure, checkpoint: Checkpoint, *, step: int, ran: list[str]) -> bool:

@@ -41,6 +41,8 @@ CLAIM_HELD: Final = Problem(
 _SQL: Final = read("runs")
 _THREADS: Final = read("threads")
 _GOES_ON: Final = frozenset({Execution.RUNNABLE, Execution.BARRIER})
+ENTERING: Final = (Action.NEW_INPUT, Action.GOTO)
+"""What a graph that enters a thread may be about to do: which of it shows only once its first node has begun."""
 _OUTCOME: Final = {Execution.FINISHED: "completed", Execution.WAITING: "suspended"}
 
 
@@ -103,21 +105,32 @@ class ImplicitWriters:
         self._taking = asyncio.Lock()
 
     async def check(self, thread_id: str) -> None:
-        """Refuse a graph that is about to run where nothing it writes would be kept. Raises `claim-held`.
+        """Refuse a graph that is about to run where nothing it writes would be kept. Raises `claim-held`; and, where
+        workers have had runs on the thread, `not-permitted`, `agreement-needed`.
 
         It takes no claim: whoever runs a graph may write nothing, and would never let go.
         """
         async with self._database.scope("control_flush", self.tenant) as conn:
             if run := await self._open_on(conn, thread_id):
                 await self._refuse_others(conn, run)
+            await self._ask(conn, thread_id, ENTERING)
 
-    async def tenure(self, thread_id: str) -> Tenure:
-        """This process's claim on the thread. Raises `claim-held`, `thread-taken`."""
+    async def tenure(self, thread_id: str, doing: Sequence[Action] = ENTERING) -> Tenure:
+        """This process's claim on the thread. `doing` is what policy has to permit where workers have had runs on it.
+        Raises `claim-held`, `thread-taken`, `not-permitted`, `agreement-needed`.
+        """
         async with self._taking:  # a step's writes come at once, and the first of them takes the claim for all
             held = self._held.get(thread_id)
             if held is None or held.broken:
-                held = self._held[thread_id] = await self._take(thread_id)
+                held = self._held[thread_id] = await self._take(thread_id, doing)
             return held
+
+    async def _ask(self, conn: psycopg.AsyncConnection[Any], thread_id: str, doing: Sequence[Action]) -> None:
+        """Ask policy, unless the thread is one of scripts alone: that is theirs."""
+        cursor = await conn.execute(_SQL["worked_on"], {"tenant": self.tenant, "thread_id": thread_id})
+        if await cursor.fetchone() is not None:
+            for action in doing:
+                await self._permit(conn, action, [thread_id])
 
     async def after_write(self, tenure: Tenure) -> None:
         """Let go of the run where the rows say that nothing is left to run."""
@@ -175,9 +188,10 @@ class ImplicitWriters:
     async def _held_by_the_living(self, conn: psycopg.AsyncConnection[Any], run: Run) -> bool:
         return await runs.worker_alive(conn, run, grace=self._failover_wait)
 
-    async def _take(self, thread_id: str) -> Tenure:
+    async def _take(self, thread_id: str, doing: Sequence[Action]) -> Tenure:
         await self._be_alive()
         async with self._database.scope("control_flush", self.tenant) as conn:
+            await self._ask(conn, thread_id, doing)
             return await self._claim(conn, thread_id)
 
     async def _be_alive(self) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import psycopg
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, StateUpdate
 
 from control.core.problem import Refusal
+from control.runtime.commands.cancel import cancel
 from control.runtime.commands.facts import set_fact
+from control.runtime.commands.policy import apply
 from control.runtime.commands.start import start
 from control.sdk import approval
 from control.testing.stage import staged
@@ -106,3 +109,77 @@ async def test_copying_and_deleting_take_permissions_of_their_own(roles: list[st
             with pytest.raises(Refusal) as told:
                 await act
             assert told.value.code == "not-permitted" and told.value.problem.status == 403
+
+
+BESIDES: Any = DOORS | {
+    "an input as an update": lambda g, at: g.aupdate_state(at, {"paid": 1}, as_node="__input__"),
+    "to go on": lambda g, at: g.ainvoke(None, at),
+}
+NEEDS: Any = {
+    "update_state as the node that asks": ["update_state"],
+    "update_state as the start": ["update_state"],
+    "supersteps": ["update_state"],
+    "an input as an update": ["new_input"],
+}
+ENTERING: Any = ["new_input", "goto"]
+"""What a graph needs that enters: which of the two it is about to do shows only when its first node has begun."""
+BACK_DOORS: Any = {"update_state", "goto", "new_input", "supersteps", "copy_thread", "delete_thread"}
+
+
+def only(*actions: str) -> str:
+    """Rules under which those who operate may do these things besides."""
+    given = ", ".join(f'Action::"{action}"' for action in ("read", "order", *actions))
+    return f"""
+    @id("some") @why("Some things.") permit (principal in Role::"operator", action in [{given}], resource);
+    @id("all") @why("Everything.") permit (principal in Role::"admin", action, resource);
+    """
+
+
+async def test_a_thread_whose_run_has_ended_is_not_open_either(database: str) -> None:
+    """The run was cancelled while it asked. Each door is a permission of its own, and without it no node begins."""
+    till = Till()
+    async with staged(database, {"pay": two_steps(till).compile()}, local_roles=["operator"]) as stage:
+        script = two_steps(till).compile(checkpointer=stage.app.saver)
+        for door, enter in BESIDES.items():
+            run = await start(stage.control, "pay", {})
+            await stage.until(run.run_id, "awaiting_approval")
+            await cancel(stage.control, run.run_id)
+            till.paid.clear()
+            at: Any = {"configurable": {"thread_id": run.thread_id}}
+            before = await script.aget_state(at), runs_on(database, run.thread_id)
+            for missing in NEEDS.get(door, ENTERING):
+                await apply(stage.control, only(*BACK_DOORS - {missing}))
+                with pytest.raises(Refusal, match=f"may not {missing.replace('_', ' ')}") as told:
+                    await enter(script, at)
+                assert told.value.code == "not-permitted" and told.value.problem.status == 403
+                assert (await script.aget_state(at), runs_on(database, run.thread_id)) == before, door
+                assert till.paid == [], door
+            await apply(stage.control, only(*NEEDS.get(door, ENTERING)))
+            await enter(script, at)
+            assert runs_on(database, run.thread_id) == 2, "what is permitted is done, as a run of its own"
+            assert (await stage.status(run.run_id)).word == "cancelled"
+
+
+async def test_stock_opens_every_door_of_what_has_ended() -> None:
+    """Stock knows of no end: whatever the graph was told while it asked, the next call goes on with it."""
+    till = Till()
+    graph = two_steps(till).compile(checkpointer=InMemorySaver())
+    await graph.ainvoke({}, STOCK)
+    await graph.ainvoke(Command(resume=YES), STOCK)
+    await graph.ainvoke(Command(goto="pay"), STOCK)
+    assert till.paid == [40, 40]
+
+
+async def test_a_thread_of_scripts_alone_is_theirs(database: str) -> None:
+    till = Till()
+    async with staged(database, {}, work=False, local_roles=["viewer"]) as stage:
+        script = two_steps(till).compile(checkpointer=stage.app.saver)
+        await script.ainvoke({}, STOCK)
+        await script.ainvoke(Command(resume=YES), STOCK)
+        await script.aupdate_state(STOCK, {"paid": 1}, as_node="pay")
+        assert till.paid == [40]
+
+
+def runs_on(conninfo: str, thread: str) -> int:
+    with psycopg.connect(conninfo) as conn:
+        return conn.execute("select count(*) from control.run where thread_id = %s", (thread,)).fetchone()[0]

@@ -85,6 +85,12 @@ order by created_at desc limit 2;
 -- locks: none
 select * from control.run where tenant = %(tenant)s and thread_id = %(thread_id)s and closed_at is null;
 
+-- :name worked_on
+-- A row where a run of a workflow, which is the workers', has ever been on a thread.
+-- locks: none
+select run_id from control.run
+where tenant = %(tenant)s and thread_id = %(thread_id)s and workflow is not null limit 1;
+
 -- :name standing
 -- What time it is, and what of a run's questions and waits no attempt has delivered: the last of each says whether it
 -- is answered or fired.
