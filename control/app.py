@@ -18,7 +18,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING
+from ipaddress import ip_network
+from typing import TYPE_CHECKING, Final
 
 from control import settings as configuration
 from control.core.principal import Principal
@@ -36,7 +37,11 @@ if TYPE_CHECKING:  # imported where they are made: a command that only decides o
     from control.runtime.authentication import Authentication
     from control.runtime.worker import Worker
     from control.runtime.workflows import Workflow
+    from control.store.queue import Queue
     from control.store.saver import ControlSaver
+
+_AT_ONCE: Final = 4
+"""How many notices a worker delivers at the same time."""
 
 
 def address(settings: Settings) -> Address:
@@ -101,7 +106,26 @@ class App:
             attest_s=s.attest_s,
         )
         attestor = Attestor(self.database, signing_keys(s))
-        return Worker(self.database, self.workflows, tools, pace=pace, attestor=attestor)
+        chores = notifications(s, self.database)
+        return Worker(self.database, self.workflows, tools, pace=pace, attestor=attestor, chores=chores)
+
+
+def notifications(settings: Settings, database: Database) -> Queue:
+    """What delivers this installation's notices."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from control.runtime.courier import Courier
+    from control.runtime.mail import Post
+    from control.runtime.webhook import Webhooks
+    from control.store.queue import Queue
+
+    threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="notify")  # the loop's own may be full of nodes
+    timeout_s, mail = settings.notify_timeout_s, settings.smtp_url
+    post = Post(mail.get_secret_value(), settings.smtp_sender, timeout_s, threads) if mail else None
+    webhooks = Webhooks(tuple(map(ip_network, settings.notify_networks)), timeout_s, threads)
+    courier = Courier(database, webhooks, post, settings.notify_tries_limit, settings.notify_link)
+    lost_after = timedelta(seconds=settings.lease_s)
+    return Queue(database.address, courier.deliver, at_once=_AT_ONCE, lost_after=lost_after)
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from ipaddress import ip_network
 from pathlib import Path
 from textwrap import wrap
 from typing import Annotated, Any, Final
@@ -25,6 +26,7 @@ SETTING_INVALID: Final = Problem(
 
 _PREFIX: Final = "CONTROL_"
 _ADDRESS: Final = re.compile(r"postgres(ql)?://.|\w+ *=")
+_MAIL_SERVER: Final = re.compile(r"smtps?://([^/@\s]+@)?[^/@:\s]+(:\d{1,5})?/?")
 _Limit = Annotated[int, Field(ge=1)]
 _Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.:-]{0,99}$")]
 _Span = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -121,6 +123,29 @@ class Settings(BaseSettings):
     crash_limit: _Limit = _ours(5, "How many workers a run may take down before it is abandoned.")
     input_limit_mb: _Limit = _ours(8, "The largest input of a run, or answer to a question, as JSON.")
 
+    smtp_url: SecretStr | None = _ours(
+        None,
+        "The mail server of notifications: smtps://user:password@host:465, or smtp://host:587, which is encrypted where"
+        " the server offers it and wherever there is a user. Without it no mail is sent.",
+    )
+    smtp_sender: Annotated[str, Field(pattern=r"^[^\s@<>]+@[^\s@<>]+$")] = _ours(
+        "control@localhost", "The address that mails of notifications come from."
+    )
+    notify_networks: Annotated[tuple[str, ...], NoDecode] = _ours(
+        (),
+        "Networks that webhooks may lead to although they are not public, and without encryption, comma-separated, such"
+        " as 10.1.0.0/16. Every tenant may then have requests sent there.",
+    )
+    notify_link: str | None = _ours(
+        None,
+        "Where a notification leads a person, such as https://desk.example/runs/{run_id}; also {tenant}, {thread_id}"
+        " and {interrupt_id}.",
+    )
+    notify_tries_limit: _Limit = _ours(
+        12, "How often a notification is tried; with the waits between, twelve tries take about two hours."
+    )
+    notify_timeout_s: _Span = _ours(10.0, "How long one try of a notification may take.")
+
     pool_limit: _Limit = _ours(10, "How many database connections a process opens for its commands.")
     flush_queue_limit: _Limit = _ours(
         1000, "How many checkpoint writes may wait to be committed before the runs behind them wait too."
@@ -134,7 +159,21 @@ class Settings(BaseSettings):
             raise ValueError("This is no address of a PostgreSQL database, such as postgresql://user@host:5432/name")
         return value
 
-    @field_validator("redact", "local_roles", mode="before")
+    @field_validator("smtp_url")
+    @classmethod
+    def _is_mail_server(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not _MAIL_SERVER.fullmatch(value.get_secret_value()):
+            raise ValueError("This is no address of a mail server, such as smtp://mail.example:587")
+        return value
+
+    @field_validator("notify_networks")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for part in value:
+            ip_network(part)  # its ValueError says what is wrong
+        return value
+
+    @field_validator("redact", "local_roles", "notify_networks", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value

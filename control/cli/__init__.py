@@ -13,7 +13,20 @@ from typing import Annotated, Final
 
 import typer
 
-from control.cli import assignees, audit, database, decide, delegations, facts, keys, lifecycle, observe, policy, serve
+from control.cli import (
+    assignees,
+    audit,
+    database,
+    decide,
+    delegations,
+    facts,
+    keys,
+    lifecycle,
+    notify,
+    observe,
+    policy,
+    serve,
+)
 from control.cli.failure import guarded
 from control.cli.outcome import exit_codes
 from control.cli.session import Caller
@@ -63,6 +76,7 @@ app.add_typer(database.db, name="db", rich_help_panel="Operate")
 app.add_typer(facts.facts, name="facts", rich_help_panel="Decide")
 app.add_typer(policy.policy, name="policy", rich_help_panel="Operate")
 app.add_typer(keys.keys, name="keys", rich_help_panel="Operate")
+app.add_typer(notify.notify, name="notify", rich_help_panel="Operate")
 
 
 def main() -> None:

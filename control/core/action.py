@@ -29,6 +29,7 @@ class Action(StrEnum):
     APPLY_POLICY = "apply_policy"
     MANAGE_KEYS = "manage_keys"
     MANAGE_ASSIGNEES = "manage_assignees"
+    MANAGE_SINKS = "manage_sinks"
     DELEGATE = "delegate"
     SET_FACTS = "set_facts"
     READ_FACTS = "read_facts"

@@ -5,6 +5,8 @@ when a slot becomes free, and at a slow poll. It sweeps for runs whose worker is
 the orders that stand against its own runs, and stops attempts whose claim it has lost. Synchronous nodes run in a pool
 of threads of their own: they cannot be cancelled, so they are fenced and counted.
 
+Beside its runs it delivers notices (`store.queue`, `runtime.courier`).
+
 At intervals it gathers the heads of changed runs into signed trees, and refuses to work on a database that turns out to
 be an earlier copy of itself (`runtime.attestation`).
 
@@ -37,6 +39,7 @@ from control.runtime.workflows import Workflow
 from control.store.claims import Claimed, Claims, Holdings, Mine, Orphan, mark_blocking
 from control.store.database import Database
 from control.store.flush import CLAIM_LOST
+from control.store.queue import Queue
 from control.store.runs import ORDERS, WORK
 from control.store.session import Session
 
@@ -67,11 +70,18 @@ class Worker:
     """See the module. Built and run on one event loop."""
 
     def __init__(
-        self, database: Database, workflows: Mapping[str, Workflow], tools: Tools, *, pace: Pace, attestor: Attestor
+        self,
+        database: Database,
+        workflows: Mapping[str, Workflow],
+        tools: Tools,
+        *,
+        pace: Pace,
+        attestor: Attestor,
+        chores: Queue,
     ) -> None:
         self._database, self._tools, self._pace = database, tools, pace
         self._workflows = {name: replace(w, graph=w.under(tools.saver)) for name, w in workflows.items()}
-        self._attestor = attestor
+        self._attestor, self._chores = attestor, chores
         self._refused: Refusal | None = None
         self._loop = asyncio.get_running_loop()
         self._recovery = Recovery(database, crash_limit=tools.crash_limit)
@@ -126,6 +136,7 @@ class Worker:
                 (self._sweep, self._pace.takeover_poll_s, None),
                 (self._readopt, _READOPT_S, None),
                 (self._obey, self._pace.poll_s, self._orders),
+                (self._chores.work, self._pace.failover_wait_s, None),
                 (self._attest, self._pace.attest_s, self._other_database),
             )
         ]

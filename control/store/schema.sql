@@ -5,6 +5,78 @@ CREATE SCHEMA control;
 CREATE DOMAIN control.tenant_id AS text
 	CONSTRAINT tenant_id_check CHECK ((VALUE ~ '^[a-zA-Z0-9][a-zA-Z0-9_.:-]{0,99}$'::text));
 
+CREATE FUNCTION control.addressed(of_tenant text, of_run uuid, body jsonb) RETURNS text[]
+    LANGUAGE plpgsql STABLE
+    AS $$
+begin return (
+    select array_agg(name)
+    from control.approval a,
+         lateral (select jsonb_array_elements_text(coalesce(
+                      (body -> 'to') || coalesce(body -> 'notify', '[]'),
+                      coalesce(a.gate -> 'roles', '[]') || coalesce(a.gate -> 'voters', '[]')))
+                  union all select a.assignee where a.assignee is not null) as named(name)
+    where a.tenant = of_tenant and a.run_id = of_run and a.interrupt_id = body ->> 'interrupt_id'
+); end $$;
+
+CREATE FUNCTION control.announce() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+declare
+    happened text := new.kind;
+    whom     text[];
+begin
+    if not exists (select from control.sink where tenant = new.tenant and removed_at is null) then
+        return null;
+    end if;
+    if new.kind in ('ended', 'worker_lost') then
+        select case when status in ('failed', 'abandoned') then 'failed' when status = 'blocked' then 'blocked' end
+        into happened
+        from control.run r
+        where r.tenant = new.tenant and r.run_id = new.run_id
+          and not exists (select from control.ledger l
+                          where l.tenant = new.tenant and l.run_id = new.run_id and l.seq > new.seq
+                            and l.kind in ('ended', 'worker_lost'));
+        if happened is null then
+            return null;
+        end if;
+    else
+        whom := control.addressed(new.tenant, new.run_id, new.body::jsonb);
+    end if;
+    insert into control.notice (tenant, sink_id, event, run_id, seq, made_at)
+    select new.tenant, s.sink_id, happened, new.run_id, new.seq, new.at
+    from control.sink s
+    where s.tenant = new.tenant and s.removed_at is null and happened = any (s.events)
+      and (s.audience is null or s.audience && whom);
+    return null;
+end $$;
+
+CREATE FUNCTION control.build_queue() RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+declare routine record;
+begin
+    for routine in select oid::regprocedure as name, prorettype = 'trigger'::regtype as fires from pg_proc
+                   where pronamespace = 'control_queue'::regnamespace loop
+        execute format('alter function %s set search_path = control_queue, pg_temp', routine.name);
+        if routine.fires then
+            execute format('alter function %s security definer', routine.name);
+        end if;
+    end loop;
+    grant usage on schema control_queue to control_command, control_flush, control_claim;
+    grant select, insert, update, delete on all tables in schema control_queue to control_claim;
+    grant usage on all sequences in schema control_queue to control_claim;
+    grant insert on control_queue.procrastinate_jobs to control_command, control_flush;
+    grant usage on sequence control_queue.procrastinate_jobs_id_seq to control_command, control_flush;
+    if not exists (select from pg_policy where polrelid = 'control_queue.procrastinate_jobs'::regclass) then
+        alter table control_queue.procrastinate_jobs enable row level security, force row level security;
+        create policy claim on control_queue.procrastinate_jobs to control_claim using (true);
+        create policy command on control_queue.procrastinate_jobs for insert to control_command
+            with check (args ->> 'tenant' = (select control.commanded_tenant()));
+        create policy flush on control_queue.procrastinate_jobs for insert to control_flush
+            with check (args ->> 'tenant' = any ((select control.flushed_tenants())::text[]));
+    end if;
+end $$;
+
 CREATE FUNCTION control.build_walls() RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -31,6 +103,15 @@ CREATE FUNCTION control.clock() RETURNS timestamp with time zone
 CREATE FUNCTION control.commanded_tenant() RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$ select current_setting('control.tenant', true) $$;
+
+CREATE FUNCTION control.enqueue() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
+    insert into control_queue.procrastinate_jobs (queue_name, task_name, args)
+    values ('notices', 'deliver', jsonb_build_object('tenant', new.tenant::text, 'notice', new.notice_id));
+    return null;
+end $$;
 
 CREATE FUNCTION control.erase_only() RETURNS trigger
     LANGUAGE plpgsql
@@ -316,6 +397,25 @@ CREATE TABLE control.migration (
     applied_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
 
+CREATE TABLE control.notice (
+    tenant control.tenant_id NOT NULL,
+    notice_id uuid DEFAULT gen_random_uuid() NOT NULL,
+    sink_id text NOT NULL,
+    event text NOT NULL,
+    run_id uuid,
+    seq bigint,
+    made_at timestamp with time zone NOT NULL,
+    tries integer DEFAULT 0 NOT NULL,
+    tried_at timestamp with time zone,
+    delivered_at timestamp with time zone,
+    failed_at timestamp with time zone,
+    error text,
+    CONSTRAINT notice_check CHECK (((run_id IS NULL) = (seq IS NULL))),
+    CONSTRAINT notice_check1 CHECK (((delivered_at IS NULL) OR (failed_at IS NULL)))
+);
+
+ALTER TABLE ONLY control.notice FORCE ROW LEVEL SECURITY;
+
 CREATE TABLE control.policy (
     tenant control.tenant_id NOT NULL,
     version integer NOT NULL,
@@ -452,6 +552,39 @@ CREATE TABLE control.signing_key (
     CONSTRAINT signing_key_signature_check CHECK ((length(signature) = 64))
 );
 
+CREATE TABLE control.sink (
+    tenant control.tenant_id NOT NULL,
+    sink_id text NOT NULL,
+    kind text NOT NULL,
+    target text NOT NULL,
+    events text[] NOT NULL,
+    audience text[],
+    made_by text NOT NULL,
+    made_at timestamp with time zone NOT NULL,
+    removed_by text,
+    removed_at timestamp with time zone,
+    CONSTRAINT sink_audience_check CHECK ((audience <> '{}'::text[])),
+    CONSTRAINT sink_check CHECK (((removed_by IS NULL) = (removed_at IS NULL))),
+    CONSTRAINT sink_events_check CHECK ((events <> '{}'::text[])),
+    CONSTRAINT sink_kind_check CHECK ((kind = ANY (ARRAY['webhook'::text, 'mail'::text]))),
+    CONSTRAINT sink_sink_id_check CHECK ((sink_id ~ '^[0-9a-f]{8}$'::text)),
+    CONSTRAINT sink_target_check CHECK (((target <> ''::text) AND (length(target) <= 2000)))
+);
+
+ALTER TABLE ONLY control.sink FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE control.sink_secret (
+    tenant control.tenant_id NOT NULL,
+    sink_id text NOT NULL,
+    secret bytea NOT NULL,
+    before bytea,
+    before_until timestamp with time zone,
+    CONSTRAINT sink_secret_check CHECK (((before IS NULL) = (before_until IS NULL))),
+    CONSTRAINT sink_secret_secret_check CHECK (((length(secret) >= 24) AND (length(secret) <= 64)))
+);
+
+ALTER TABLE ONLY control.sink_secret FORCE ROW LEVEL SECURITY;
+
 CREATE TABLE control.thread (
     tenant control.tenant_id NOT NULL,
     thread_id text NOT NULL,
@@ -579,6 +712,12 @@ ALTER TABLE ONLY control.lineage
 ALTER TABLE ONLY control.migration
     ADD CONSTRAINT migration_pkey PRIMARY KEY (version);
 
+ALTER TABLE ONLY control.notice
+    ADD CONSTRAINT notice_pkey PRIMARY KEY (tenant, notice_id);
+
+ALTER TABLE ONLY control.notice
+    ADD CONSTRAINT notice_tenant_run_id_seq_sink_id_key UNIQUE (tenant, run_id, seq, sink_id);
+
 ALTER TABLE ONLY control.policy
     ADD CONSTRAINT policy_pkey PRIMARY KEY (tenant, version);
 
@@ -608,6 +747,12 @@ ALTER TABLE ONLY control.signing_key
 
 ALTER TABLE ONLY control.signing_key
     ADD CONSTRAINT signing_key_replaces_key UNIQUE (replaces);
+
+ALTER TABLE ONLY control.sink
+    ADD CONSTRAINT sink_pkey PRIMARY KEY (tenant, sink_id);
+
+ALTER TABLE ONLY control.sink_secret
+    ADD CONSTRAINT sink_secret_pkey PRIMARY KEY (tenant, sink_id);
 
 ALTER TABLE ONLY control.thread
     ADD CONSTRAINT thread_pkey PRIMARY KEY (tenant, thread_id);
@@ -649,6 +794,8 @@ CREATE INDEX delegation_to ON control.delegation USING btree (tenant, taker, giv
 
 CREATE INDEX ledger_at ON control.ledger USING brin (at) WITH (pages_per_range='16', autosummarize='on');
 
+CREATE INDEX notice_listed ON control.notice USING btree (tenant, made_at DESC, notice_id);
+
 CREATE INDEX run_claimable ON control.run USING btree (tenant, priority DESC, created_at, run_id) WHERE ((status = 'queued'::text) AND (worker_id IS NULL));
 
 CREATE INDEX run_claimed ON control.run USING btree (worker_id) INCLUDE (tenant) WHERE (worker_id IS NOT NULL);
@@ -671,6 +818,8 @@ CREATE INDEX worker_living ON control.worker USING btree (lease_until) WHERE (en
 
 CREATE TRIGGER api_key_stays_revoked BEFORE UPDATE ON control.api_key FOR EACH ROW WHEN (((old.revoked_at IS NOT NULL) AND ((new.revoked_at IS DISTINCT FROM old.revoked_at) OR (new.revoked_by IS DISTINCT FROM old.revoked_by)))) EXECUTE FUNCTION control.keep_revoked();
 
+CREATE CONSTRAINT TRIGGER ledger_is_announced AFTER INSERT ON control.ledger DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (((new.kind = ANY (ARRAY['asked'::text, 'escalated'::text, 'reassigned'::text, 'expired'::text, 'decided'::text, 'worker_lost'::text])) OR ((new.kind = 'ended'::text) AND (new.body !~~ '%"execution":"finished"%'::text)))) EXECUTE FUNCTION control.announce();
+
 CREATE TRIGGER ledger_is_append_only BEFORE DELETE OR UPDATE ON control.ledger FOR EACH ROW EXECUTE FUNCTION control.erase_only();
 
 CREATE TRIGGER ledger_is_never_truncated BEFORE TRUNCATE ON control.ledger FOR EACH STATEMENT EXECUTE FUNCTION control.refuse_change();
@@ -678,6 +827,8 @@ CREATE TRIGGER ledger_is_never_truncated BEFORE TRUNCATE ON control.ledger FOR E
 CREATE TRIGGER lineage_is_append_only BEFORE DELETE OR UPDATE ON control.lineage FOR EACH ROW EXECUTE FUNCTION control.refuse_change();
 
 CREATE TRIGGER lineage_is_never_truncated BEFORE TRUNCATE ON control.lineage FOR EACH STATEMENT EXECUTE FUNCTION control.refuse_change();
+
+CREATE TRIGGER notice_is_enqueued AFTER INSERT ON control.notice FOR EACH ROW EXECUTE FUNCTION control.enqueue();
 
 CREATE TRIGGER signing_key_is_append_only BEFORE DELETE OR UPDATE ON control.signing_key FOR EACH ROW EXECUTE FUNCTION control.refuse_change();
 
@@ -697,6 +848,12 @@ ALTER TABLE ONLY control.approval
 ALTER TABLE ONLY control.effect
     ADD CONSTRAINT effect_tenant_run_id_fkey FOREIGN KEY (tenant, run_id) REFERENCES control.run(tenant, run_id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY control.notice
+    ADD CONSTRAINT notice_tenant_run_id_fkey FOREIGN KEY (tenant, run_id) REFERENCES control.run(tenant, run_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY control.notice
+    ADD CONSTRAINT notice_tenant_sink_id_fkey FOREIGN KEY (tenant, sink_id) REFERENCES control.sink(tenant, sink_id);
+
 ALTER TABLE ONLY control.run_input
     ADD CONSTRAINT run_input_tenant_run_id_fkey FOREIGN KEY (tenant, run_id) REFERENCES control.run(tenant, run_id) ON DELETE CASCADE;
 
@@ -711,6 +868,9 @@ ALTER TABLE ONLY control.signal
 
 ALTER TABLE ONLY control.signing_key
     ADD CONSTRAINT signing_key_replaces_fkey FOREIGN KEY (replaces) REFERENCES control.signing_key(key_id);
+
+ALTER TABLE ONLY control.sink_secret
+    ADD CONSTRAINT sink_secret_tenant_sink_id_fkey FOREIGN KEY (tenant, sink_id) REFERENCES control.sink(tenant, sink_id);
 
 ALTER TABLE ONLY control.tree
     ADD CONSTRAINT tree_key_id_fkey FOREIGN KEY (key_id) REFERENCES control.signing_key(key_id);
@@ -750,6 +910,8 @@ CREATE POLICY command ON control.fact TO control_command USING (((tenant)::text 
 
 CREATE POLICY command ON control.ledger TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
 
+CREATE POLICY command ON control.notice TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
+
 CREATE POLICY command ON control.policy TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
 
 CREATE POLICY command ON control.retention TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
@@ -761,6 +923,10 @@ CREATE POLICY command ON control.run_input TO control_command USING (((tenant)::
 CREATE POLICY command ON control.run_subject TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
 
 CREATE POLICY command ON control.signal TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
+
+CREATE POLICY command ON control.sink TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
+
+CREATE POLICY command ON control.sink_secret TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
 
 CREATE POLICY command ON control.thread TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
 
@@ -790,6 +956,8 @@ CREATE POLICY flush ON control.fact FOR SELECT TO control_flush USING (((tenant)
 
 CREATE POLICY flush ON control.ledger TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
 
+CREATE POLICY flush ON control.notice TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
+
 CREATE POLICY flush ON control.policy FOR SELECT TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
 
 CREATE POLICY flush ON control.retention TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
@@ -802,6 +970,8 @@ CREATE POLICY flush ON control.run_subject TO control_flush USING (((tenant)::te
 
 CREATE POLICY flush ON control.signal TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
 
+CREATE POLICY flush ON control.sink TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
+
 CREATE POLICY flush ON control.thread TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
 
 CREATE POLICY flush ON control.tree TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
@@ -813,6 +983,8 @@ CREATE POLICY flush ON control.vote TO control_flush USING (((tenant)::text = AN
 CREATE POLICY flush ON control.wait TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
 
 ALTER TABLE control.ledger ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE control.notice ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE control.policy ENABLE ROW LEVEL SECURITY;
 
@@ -828,6 +1000,10 @@ ALTER TABLE control.run_subject ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE control.signal ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE control.sink ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE control.sink_secret ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE control.thread ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE control.tree ENABLE ROW LEVEL SECURITY;
@@ -841,6 +1017,8 @@ ALTER TABLE control.wait ENABLE ROW LEVEL SECURITY;
 GRANT USAGE ON SCHEMA control TO control_command;
 GRANT USAGE ON SCHEMA control TO control_flush;
 GRANT USAGE ON SCHEMA control TO control_claim;
+
+REVOKE ALL ON FUNCTION control.build_queue() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION control.build_walls() FROM PUBLIC;
 
@@ -887,6 +1065,19 @@ GRANT SELECT ON TABLE control.living TO control_claim;
 GRANT SELECT ON TABLE control.migration TO control_command;
 GRANT SELECT ON TABLE control.migration TO control_flush;
 GRANT SELECT ON TABLE control.migration TO control_claim;
+
+GRANT SELECT,INSERT ON TABLE control.notice TO control_command;
+GRANT INSERT ON TABLE control.notice TO control_flush;
+
+GRANT UPDATE(tries) ON TABLE control.notice TO control_command;
+
+GRANT UPDATE(tried_at) ON TABLE control.notice TO control_command;
+
+GRANT UPDATE(delivered_at) ON TABLE control.notice TO control_command;
+
+GRANT UPDATE(failed_at) ON TABLE control.notice TO control_command;
+
+GRANT UPDATE(error) ON TABLE control.notice TO control_command;
 
 GRANT SELECT,INSERT ON TABLE control.policy TO control_command;
 GRANT SELECT ON TABLE control.policy TO control_flush;
@@ -982,6 +1173,21 @@ GRANT SELECT,DELETE ON TABLE control.signal TO control_flush;
 GRANT SELECT,INSERT ON TABLE control.signing_key TO control_command;
 GRANT SELECT ON TABLE control.signing_key TO control_flush;
 GRANT SELECT ON TABLE control.signing_key TO control_claim;
+
+GRANT SELECT,INSERT ON TABLE control.sink TO control_command;
+GRANT SELECT ON TABLE control.sink TO control_flush;
+
+GRANT UPDATE(removed_by) ON TABLE control.sink TO control_command;
+
+GRANT UPDATE(removed_at) ON TABLE control.sink TO control_command;
+
+GRANT SELECT,INSERT,DELETE ON TABLE control.sink_secret TO control_command;
+
+GRANT UPDATE(secret) ON TABLE control.sink_secret TO control_command;
+
+GRANT UPDATE(before) ON TABLE control.sink_secret TO control_command;
+
+GRANT UPDATE(before_until) ON TABLE control.sink_secret TO control_command;
 
 GRANT SELECT,INSERT ON TABLE control.thread TO control_command;
 GRANT SELECT,INSERT ON TABLE control.thread TO control_flush;

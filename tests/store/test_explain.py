@@ -45,6 +45,11 @@ select 'tenant-' || t, 'ana-' || i, 5, 'ana', now() from generate_series(0, 19) 
 insert into control.delegation (tenant, delegation_id, giver, taker, starts_at, ends_at, made_by, made_at)
 select 'tenant-' || i %% 20, gen_random_uuid(), 'ben-' || i, 'ana-' || i, now() - interval '1 day',
        now() + interval '1 day', 'ben', now() from generate_series(1, %(n)s) i;
+insert into control.sink (tenant, sink_id, kind, target, events, made_by, made_at)
+select 'tenant-' || t, '0badcafe', 'mail', 'desk@example.org', '{asked}', 'ana', now() from generate_series(0, 19) t;
+alter table control.notice disable trigger notice_is_enqueued;
+insert into control.notice (tenant, sink_id, event, run_id, seq, made_at)
+select tenant, '0badcafe', 'asked', run_id, 1, created_at from control.run;
 insert into control.worker (worker_id, kind, host, pid, lease_until, ended_at)
 select gen_random_uuid(), 'worker', 'h', i, now() - interval '1 day', now() from generate_series(1, 5000) i;
 """
@@ -130,6 +135,13 @@ CASES: Final[dict[str, tuple[str, str, str, dict[str, Any], str]]] = {
         "givers",
         {"tenant": "tenant-7", "taker": "ana-7", "at": datetime.now(UTC)},
         "delegation_to",
+    ),
+    "what was told lately": (
+        "control_command",
+        "notices",
+        "list",
+        {"tenant": "tenant-7", "failed": False, "limit": 50},
+        "notice_listed",
     ),
     "one run": ("control_command", "runs", "read", ONE, "run_pkey"),
     "a run by its thread": (

@@ -58,6 +58,10 @@ ROWS: Final = {  # a row of tenant %(t)s with its run %(r)s and its thread %(h)s
     "control.api_key": "(tenant, key_id, digest, name, kind, roles, created_by, created_at, expires_at) values (%(t)s,"
     " substr(md5(%(r)s::text), 1, 16), sha256(%(r)s::text::bytea), 'ci', 'service', '{service}', 'me', now(), now() +"
     " interval '1 day')",
+    "control.sink": "(tenant, sink_id, kind, target, events, made_by, made_at)"
+    " values (%(t)s, '0badcafe', 'webhook', 'https://example.org', '{asked}', 'me', now())",
+    "control.sink_secret": "(tenant, sink_id, secret) values (%(t)s, '0badcafe', sha256(''))",
+    "control.notice": "(tenant, sink_id, event, made_at) values (%(t)s, '0badcafe', 'test', now())",
     "control.ledger": "(tenant, run_id, seq, at, kind, actor, epoch, body, digest, hash)"
     " values (%(t)s, %(r)s, 1, now(), 'accepted', 'me', 0, '{}', '', '')",
     "control.policy": "(tenant, version, digest, text, applied_at, applied_by)"
@@ -68,6 +72,8 @@ ROWS: Final = {  # a row of tenant %(t)s with its run %(r)s and its thread %(h)s
     "store": "(prefix, key, value) values (%(t)s || '.notes', 'k', '{}')",
     "store_vectors": "(prefix, key, field_name) values (%(t)s || '.notes', 'k', 'f')",
 }
+JOBS: Final = "control_queue.procrastinate_jobs"
+"""Jobs name their tenant in what they hold, which is ids alone. Nobody who acts for a tenant sees any."""
 MADE: Final = ("control.thread", "control.run")
 """Tables whose rows the claim made; the others are filled here."""
 OWNER: Final = {"checkpoints": "thread_id", "checkpoint_blobs": "thread_id", "checkpoint_writes": "thread_id",
@@ -144,9 +150,9 @@ def may(conn: Conn, table: str, verb: str) -> bool:
 def test_every_table_is_walled_and_peopled_here(peopled: str) -> None:
     assert tables(peopled) == sorted(ROWS)
     walled = execute(peopled, "select oid::regclass::text from pg_class where relrowsecurity order by 1")
-    assert [name for (name,) in walled] == sorted(ROWS)
+    assert [name for (name,) in walled] == sorted([*ROWS, JOBS])
     forced = execute(peopled, "select oid::regclass::text from pg_class where relforcerowsecurity order by 1")
-    assert [name for (name,) in forced] == sorted(ROWS.keys() - OWNER.keys())
+    assert [name for (name,) in forced] == sorted([*(ROWS.keys() - OWNER.keys()), JOBS])
     with psycopg.connect(peopled) as conn:
         for table in ROWS:
             assert (rows(conn, table, "ours"), rows(conn, table, "theirs")) == (1, 1), table
@@ -155,6 +161,17 @@ def test_every_table_is_walled_and_peopled_here(peopled: str) -> None:
 def test_no_function_lends_its_owners_rights(peopled: str) -> None:
     lent = execute(peopled, "select oid from pg_proc where prosecdef and pronamespace = 'control'::regnamespace")
     assert lent == []
+
+
+def test_a_tenant_adds_jobs_of_its_own_and_sees_none(session: Conn) -> None:
+    add = sql.SQL("insert into {} (queue_name, task_name, args) values ('q', 't', jsonb_build_object('tenant', {}))")
+    refused(session, add.format(named(JOBS), "theirs"))
+    refused(session, sql.SQL("insert into {} (queue_name, task_name) values ('q', 't')").format(named(JOBS)))
+    session.execute(add.format(named(JOBS), "ours"))
+    made = "select oid::regclass::text from pg_class where relnamespace = 'control_queue'::regnamespace"
+    for (table,) in session.execute(f"{made} and relkind in ('r', 'v', 'p')").fetchall():
+        for verb in ("select", "update", "delete", "truncate", "insert"):
+            assert may(session, table, verb) == (table == JOBS and verb == "insert"), (table, verb)
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -1,10 +1,10 @@
 """Schema migrations: numbered, checksummed, never edited.
 
 `migrate` brings a database up to this version: LangGraph's own tables first (its saver's migrations, untouched), then
-every `NNNN_*.sql` of this folder in order, each in a transaction of its own, last the walls around those of LangGraph's
-tables that have none yet. One advisory lock is held meanwhile, so that several processes may start at once. A database
-that is newer than this program, or in which an applied file no longer has the checksum it was applied with, is refused
-and left as it is.
+Procrastinate's (untouched as well, in schema `control_queue`), then every `NNNN_*.sql` of this folder in order, each in
+a transaction of its own, last the walls around those of their tables that have none yet. One advisory lock is held
+meanwhile, so that several processes may start at once. A database that is newer than this program, or in which an
+applied file no longer has the checksum it was applied with, is refused and left as it is.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from hashlib import sha256
 from importlib.resources import files
+from pathlib import Path
 from typing import Final, LiteralString, NamedTuple
 
 import psycopg
@@ -73,9 +74,11 @@ def migrate(conninfo: str) -> list[str]:
             _langgraph_tables(conn)
             applied = _applied(conn)
             check(applied)
+            _queue_tables(conn)
             missing = [migration for migration in migrations() if migration.version not in applied]
             names = [_apply(conn, migration) for migration in missing]
             conn.execute(_SQL["build_walls"])
+            conn.execute(_SQL["build_queue"])
             return names
         finally:
             conn.execute(_SQL["unlock"], {"key": _LOCK})
@@ -102,6 +105,21 @@ def _langgraph_tables(conn: psycopg.Connection) -> None:
     """LangGraph's stock tables. Its last migration wants autocommit, and finds nothing to do a second time."""
     saver = PostgresSaver(conn)  # type: ignore[arg-type]  # the saver sets the row factory of each cursor itself
     saver.setup()
+
+
+def _queue_tables(conn: psycopg.Connection) -> None:
+    """Procrastinate's tables as the installed version makes them, or what its migrations add to those that are here."""
+    from procrastinate.schema import SchemaManager  # only here: every command imports this module
+
+    theirs = sorted(Path(SchemaManager.get_migrations_path()).glob("*.sql"), key=lambda path: path.name)
+    with conn.transaction():
+        conn.execute(_SQL["add_queue"])
+        ((_, last),) = conn.execute(_SQL["in_queue"]).fetchall()
+        if last is None:
+            conn.execute(SchemaManager.get_schema())
+        for later in [path for path in theirs if last is not None and path.name > last]:
+            conn.execute(later.read_bytes())
+        psycopg.ClientCursor(conn).execute(_SQL["mark_queue"], {"last": theirs[-1].name})
 
 
 def _applied(conn: psycopg.Connection) -> dict[int, str]:

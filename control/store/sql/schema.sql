@@ -29,6 +29,26 @@ insert into control.migration (version, name, checksum) values (%(version)s, %(n
 -- locks: checkpoints, checkpoint_blobs, checkpoint_writes, store, store_vectors
 select control.build_walls();
 
+-- :name add_queue
+-- Where Procrastinate's tables are.
+-- locks: none
+create schema if not exists control_queue;
+
+-- :name in_queue
+-- What has no schema in its name is the queue's, until the transaction ends.
+-- locks: none
+select set_config('search_path', 'control_queue', true), obj_description('control_queue'::regnamespace) as last;
+
+-- :name mark_queue
+-- The newest of Procrastinate's own migrations that these tables have.
+-- locks: none
+comment on schema control_queue is %(last)s;
+
+-- :name build_queue
+-- What each of our roles may do with the queue.
+-- locks: procrastinate_jobs
+select control.build_queue();
+
 -- :name remove_walls
 -- Takes row security and our roles' rights off LangGraph's tables, and names those.
 -- locks: checkpoints, checkpoint_blobs, checkpoint_writes, store, store_vectors
@@ -36,8 +56,8 @@ select control.remove_walls();
 
 -- :name drop_schema
 -- Everything of ours, for good.
--- locks: all of schema control
-drop schema control cascade;
+-- locks: all of schemas control and control_queue
+drop schema if exists control, control_queue cascade;
 
 -- :name connected
 -- How many processes hold claims or may, by the locks that are their sign of life.

@@ -1,0 +1,91 @@
+"""Say where a tenant is told of what happens, and look at what became of it. Each asks policy for `manage_sinks`."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from secrets import token_bytes, token_hex
+from typing import TYPE_CHECKING, Final
+from uuid import UUID
+
+from control.core.action import Action
+from control.core.sink import Sink, SinkKind, Wanted
+from control.core.webhook import SECRET_BYTES, spelled
+from control.store import notices, sinks
+from control.store.notices import Told
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from control.runtime.commands import Control
+
+OVERLAP: Final = timedelta(days=1)
+"""How long the secret before stays valid unless something else is said."""
+_LOOK_S: Final = 0.1
+
+
+async def add_sink(control: Control, wanted: Wanted) -> tuple[Sink, str | None]:
+    """A new sink and, of a webhook, the secret that signs: this is the only time that it is given.
+
+    Raises `sink-unfit`, `not-permitted`.
+    """
+    wanted.check()
+    secret = token_bytes(SECRET_BYTES) if wanted.kind is SinkKind.WEBHOOK else None
+    await control.permit(Action.MANAGE_SINKS)
+    async with control.transaction() as conn:
+        made = await sinks.add(conn, control.tenant, wanted, sink_id=token_hex(4), secret=secret, by=control.by)
+    return made, spelled(secret) if secret else None
+
+
+async def list_sinks(control: Control, *, removed: bool = False) -> list[Sink]:
+    """The tenant's sinks. Raises `not-permitted`."""
+    await control.permit(Action.MANAGE_SINKS)
+    async with control.transaction() as conn:
+        return await sinks.listed(conn, control.tenant, removed=removed)
+
+
+async def remove_sink(control: Control, sink_id: str) -> Sink:
+    """Tell a sink nothing more; what is being tried is given up. Raises `no-such-sink`, `not-permitted`."""
+    await control.permit(Action.MANAGE_SINKS)
+    async with control.transaction() as conn:
+        return await sinks.remove(conn, control.tenant, sink_id, by=control.by)
+
+
+async def rotate_secret(control: Control, sink_id: str, *, overlap: timedelta = OVERLAP) -> tuple[str, datetime]:
+    """A new secret for a webhook, and until when messages are signed with the one before as well.
+
+    Raises `no-such-sink`, `not-permitted`.
+    """
+    secret = token_bytes(SECRET_BYTES)
+    await control.permit(Action.MANAGE_SINKS)
+    async with control.transaction() as conn:
+        until = await sinks.rotate(conn, control.tenant, sink_id, secret=secret, overlap=overlap)
+    return spelled(secret), until
+
+
+async def try_sink(control: Control, sink_id: str, *, patience_s: float) -> Told:
+    """Have a worker tell a sink that this is a test, and wait a while for what comes of the first try.
+
+    Raises `no-such-sink`, `not-permitted`.
+    """
+    await control.permit(Action.MANAGE_SINKS)
+    async with control.transaction() as conn:
+        notice_id = await notices.try_out(conn, control.tenant, sink_id)
+    deadline = asyncio.get_running_loop().time() + patience_s
+    while True:
+        told = await _read(control, notice_id)
+        if told.delivered_at or told.error or asyncio.get_running_loop().time() > deadline:
+            return told
+        await asyncio.sleep(_LOOK_S)
+
+
+async def log(control: Control, *, failed: bool = False, limit: int = 100) -> list[Told]:
+    """The newest notices, or those of them that were given up. Raises `not-permitted`."""
+    await control.permit(Action.MANAGE_SINKS)
+    async with control.transaction() as conn:
+        return await notices.listed(conn, control.tenant, failed=failed, limit=limit)
+
+
+async def _read(control: Control, notice_id: UUID) -> Told:
+    async with control.transaction() as conn:
+        return await notices.read_one(conn, control.tenant, notice_id)

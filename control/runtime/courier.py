@@ -1,0 +1,79 @@
+"""The courier delivers notices: at least once, each under the same id in every try, a bounded number of times.
+
+A try is counted before anything is sent, and what came of it is recorded after. A courier that dies between the two
+leaves a job that another is given: the receiver may then get the notice twice, and knows it by its id.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import assert_never
+from uuid import UUID
+
+from control.core import webhook
+from control.core.notice import next_try
+from control.core.sink import SinkKind
+from control.runtime.mail import Post
+from control.runtime.webhook import Undelivered, Webhooks
+from control.store import notices
+from control.store.database import Database
+from control.store.notices import Try
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Courier:
+    """post: None where no mail server is set. link: the template of `Notice.link`."""
+
+    database: Database
+    webhooks: Webhooks
+    post: Post | None
+    tries_limit: int
+    link: str | None
+
+    async def deliver(self, tenant: str, notice_id: UUID) -> timedelta | None:
+        """Try once. Returns after which time to try again; None where nothing is left to do."""
+        async with self.database.scope("control_command", tenant) as conn:
+            trying = await notices.begin(conn, tenant, notice_id)
+        if trying is None:
+            return None
+        try:
+            await self._send(trying)
+        except Undelivered as error:
+            return await self._undelivered(trying, error)
+        except Exception as error:  # a fault of ours is the notice's too: it is tried again, and counted
+            _log.exception("notice %s could not be sent", notice_id)
+            return await self._undelivered(trying, Undelivered(f"It could not be sent: {type(error).__name__}."))
+        async with self.database.scope("control_command", tenant) as conn:
+            await notices.settle(conn, tenant, notice_id, delivered=True)
+        return None
+
+    async def _send(self, trying: Try) -> None:
+        if trying.removed:
+            raise Undelivered("The sink was removed.", for_good=True)
+        notice = trying.notice
+        match trying.kind:
+            case SinkKind.WEBHOOK:
+                body, at = notice.body(self.link), int(trying.at.timestamp())
+                signed = webhook.headers(notice.notice_id, at, body, secrets=trying.secrets)
+                await self.webhooks.send(trying.target, body, signed)
+            case SinkKind.MAIL:
+                if self.post is None:
+                    raise Undelivered("No mail server is set: CONTROL_SMTP_URL.", for_good=True)
+                text = notice.text(self.link)
+                await self.post.send(trying.target, message_id=notice.notice_id, subject=notice.subject, text=text)
+            case _:
+                assert_never(trying.kind)
+
+    async def _undelivered(self, trying: Try, error: Undelivered) -> timedelta | None:
+        after = next_try(trying.tries, limit=self.tries_limit, luck=random.random())
+        failed, tenant, notice_id = error.for_good or after is None, trying.notice.tenant, trying.notice.notice_id
+        if failed:
+            _log.warning("notice %s of tenant %s is given up after %d tries", notice_id, tenant, trying.tries)
+        async with self.database.scope("control_command", tenant) as conn:
+            await notices.settle(conn, tenant, UUID(notice_id), failed=failed, error=str(error))
+        return None if failed else after
