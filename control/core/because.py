@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
 from control.core.facts import Ask, AskKind, Facts, Order, OutcomeKind, WaitKind
 from control.core.failure import FailureClass
+from control.core.ledger import Loss
 
 Sentences = tuple[str, ...]
 
 ORPHANED: Final = "The worker that held it is gone; a peer takes it over."
 DELETED: Final = "It has been deleted since; its record stays, and says by whom."
+WORKER_LOST: Final = "The worker that held it was lost."
+OWN_LOSSES: Final[Mapping[str, str]] = {
+    Loss.LEFT: "The worker that held it left.",
+    Loss.GAVE_UP: "The worker that held it gave it up.",
+    Loss.UNHEARD: "The worker that was to have it never heard of it.",
+}
+"""Losses that are told otherwise than as `WORKER_LOST`."""
 TIME_HAS_COME: Final = "That time has come, so the next free worker takes it."
 
 
@@ -133,9 +142,14 @@ def _too_late(facts: Facts) -> Sentences:
     return ("The order to cancel came too late to stop it.",) if facts.cancel else ()
 
 
+def lost(why: str | None) -> str:
+    """How it is told that a claim was taken from its worker."""
+    return OWN_LOSSES.get(why or "", WORKER_LOST)
+
+
 def _lost(facts: Facts) -> Sentences:
-    lost = facts.outcome is not None and facts.outcome.kind is OutcomeKind.LOST
-    return ("The worker that held it was lost.",) if lost else ()
+    outcome = facts.outcome
+    return (lost(outcome.why),) if outcome is not None and outcome.kind is OutcomeKind.LOST else ()
 
 
 def _error(facts: Facts) -> Sentences:

@@ -94,6 +94,21 @@ spans (`_in_s`) seconds from the entry's own instant; `due_at` is when the clock
 principal did, or was refused, also holds the keys of `LEAVE`. `why` of `woken` is `retry` or `start`: what its time
 came for. `found` of `stale` is `answer` or `effect`: what it kept from happening."""
 
+
+class Loss(StrEnum):
+    """Why a claim was taken from its worker: `why` of `worker_lost`. The first three are the words of `control.gone`.
+
+    The others a worker says of itself: it has stopped driving the run, as one does that is cut off from the database,
+    or the answer to its claim never reached it.
+    """
+
+    LEFT = "it left"
+    LAPSED = "its lease ran out"
+    CUT_OFF = "its session is gone"
+    GAVE_UP = "it gave the claim up"
+    UNHEARD = "its worker never heard of the claim"
+
+
 LEAVE: Final = ("rules", "policy", "request")
 """What policy said of it: the ids of the rules, the version of the policy, and the request that was decided."""
 

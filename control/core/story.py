@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from control.core.because import lost
 from control.core.ledger import Entry, Kind
 
 ERASED: Final = "What happened here has been erased."
@@ -29,11 +30,12 @@ class Sentence:
 
 @dataclass(slots=True)
 class _Told:
-    """What the teller remembers: the questions by interrupt id, whether a worker was just lost, and whether this
-    attempt's failure has been told."""
+    """What the teller remembers: the questions by interrupt id, when and by which worker the run was just lost, and
+    whether this attempt's failure has been told."""
 
     questions: dict[str, Entry] = field(default_factory=dict)
     lost_at: datetime | None = None
+    lost_by: str | None = None
     failed: bool = False
 
 
@@ -90,9 +92,10 @@ def _claimed(entry: Entry, told: _Told) -> str | None:
     if told.lost_at is None:
         return None
     pause, told.lost_at = entry.at - told.lost_at, None
-    return (
-        f"Another worker took it over {duration(pause)} later." if pause >= _SECOND else "Another took it over at once."
-    )
+    later = f"{duration(pause)} later" if pause >= _SECOND else "at once"
+    if entry.body["worker"] == told.lost_by:
+        return f"The same one took it up again {later}."
+    return f"Another {'worker ' if pause >= _SECOND else ''}took it over {later}."
 
 
 def _asked(entry: Entry, told: _Told) -> str:
@@ -258,8 +261,8 @@ def _soon(at: datetime, now: datetime) -> str:
 
 
 def _worker_lost(entry: Entry, told: _Told) -> str:
-    told.lost_at = entry.at
-    return "The worker that held it was lost."
+    told.lost_at, told.lost_by = entry.at, entry.body["worker"]
+    return lost(entry.body["why"])
 
 
 def _adopted(_: Entry, __: _Told) -> str:

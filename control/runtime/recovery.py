@@ -54,6 +54,7 @@ class Recovery:
                 return True
             delivered = await questions.settle(conn, run, pending=[q.id for q in head.open] if begun else [], at=at)
             crashes = run.crashes + orphan.crashed
+            free = replace(free, failure_class=None, failure={"error": orphan.why})
             lost = replace(free, outcome=OutcomeKind.LOST, crashes=crashes, takeovers=run.takeovers + 1)
             entry = ("worker_lost", CONTROL, _lost(orphan, lost, delivered))
             kept = await questions.fire(conn, run, at=at)  # signals that came before the wait that its worker opened

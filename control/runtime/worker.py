@@ -30,6 +30,7 @@ from uuid import UUID
 from langgraph.pregel import Pregel
 
 from control.core.execution import Head
+from control.core.ledger import Loss
 from control.core.problem import Refusal
 from control.runtime.attempt import Attempt, Tools, misfit
 from control.runtime.attestation import DATABASE_RESTORED, Attestor
@@ -47,7 +48,6 @@ _GATHER_S: Final = 0.0005
 _READOPT_S: Final = 5.0
 _AT_ONCE: Final = 4  # runs of the dead that are taken over at the same time
 _LAST_WAIT_S: Final = 5.0
-UNHEARD: Final = "its worker never heard of the claim"
 _log: Final = logging.getLogger(__name__)
 
 
@@ -86,6 +86,7 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._recovery = Recovery(database, crash_limit=tools.crash_limit)
         self._attempts: dict[UUID, Attempt] = {}
+        self._left: dict[UUID, int] = {}  # epochs whose attempts are over, until the claims show that they were let go
         self._running: set[asyncio.Task[None]] = set()
         self._work, self._orders, self._draining = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._other_database = asyncio.Event()  # the session is back, on what may be another copy
@@ -197,6 +198,7 @@ class Worker:
 
     def _ended(self, attempt: Attempt, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
+        self._left[attempt.claimed.run_id] = attempt.claimed.epoch
         _log.info("run %s let go", attempt.claimed.run_id)
         if self._attempts.get(attempt.claimed.run_id) is attempt:
             del self._attempts[attempt.claimed.run_id]
@@ -235,15 +237,17 @@ class Worker:
     async def _obey(self) -> None:
         """Compare the attempts with the claims as the database has them: stop what was ordered, abort what was lost.
 
-        A claim without an attempt is one whose answer the network lost: nobody would ever work on it.
+        Nobody would ever work on a claim without an attempt: one that was given up, or whose answer the network lost.
         """
         async with self._claims_known:
             before = dict(self._attempts)
             held = {claim.run_id: claim for claim in await self._obeying.mine(self.worker_id)}
+        self._left = {run_id: epoch for run_id, epoch in self._left.items() if run_id in held}
         for claim in held.values():
             if claim.run_id not in before:
-                unheard = Orphan(claim.tenant, claim.run_id, claim.epoch, self.worker_id, UNHEARD, crashed=False)
-                await self._recovery.take_over(unheard)
+                why = Loss.GAVE_UP if self._left.get(claim.run_id) == claim.epoch else Loss.UNHEARD
+                idle = Orphan(claim.tenant, claim.run_id, claim.epoch, self.worker_id, why, crashed=False)
+                await self._recovery.take_over(idle)
         for run_id, attempt in before.items():
             if self._attempts.get(run_id) is attempt:
                 self._order(attempt, held.get(run_id))

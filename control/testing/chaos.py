@@ -45,6 +45,7 @@ from control.testing.faults import Fleet, Member, fleet
 from control.testing.load import Idleness, burning, measured
 
 SEED: Final = "CONTROL_CHAOS_SEED"
+RESTARTS: Final = "restarts"
 WITNESS: Final = "witness"
 """The key of a run's `configurable` that names its witness file."""
 _STARTING: Final = 16  # runs started at once
@@ -237,6 +238,11 @@ class Toll:
     took_s: float = 0.0
     idle: Idleness = field(default_factory=Idleness)
 
+    @property
+    def restarts(self) -> int:
+        """How often the database was restarted."""
+        return sum(count for fault, count in self.faults.items() if fault.startswith(RESTARTS))
+
 
 def ids(chance: random.Random) -> Iterator[UUID]:
     """Run ids that a seed repeats."""
@@ -330,7 +336,7 @@ class _Harm:
     async def _restart(self, mode: str) -> None:
         assert self.restart is not None
         await asyncio.to_thread(self.restart, mode)
-        self.toll.faults[f"restarts, {mode}"] += 1
+        self.toll.faults[f"{RESTARTS}, {mode}"] += 1
 
     async def _stop(self, member: Member, span_s: float) -> None:
         member.stop()

@@ -19,12 +19,11 @@ import psycopg
 from psycopg.rows import dict_row
 
 from control.core.audit import replay
-from control.core.ledger import START, Entry, Kind, verify
+from control.core.ledger import START, Entry, Kind, Loss, verify
 from control.core.run_status import index
 from control.testing.chaos import Seen, Toll, Work
 from tests.chaos.graphs import expected
 
-_UNHEARD = "its worker never heard of the claim"  # as the ledger says it
 _RUNS = """
 select r.run_id, r.status, r.execution, r.epoch, r.crashes, r.takeovers, r.retries, r.head_checkpoint_id, r.head_step,
        r.outcome, r.worker_id, r.ledger_hash, (c.checkpoint -> 'channel_values' ->> 'total')::int as total,
@@ -171,9 +170,12 @@ def _finished(found: Books) -> dict[tuple[UUID, str], int]:
 
 
 def _slandered(found: Books, toll: Toll) -> Iterator[str]:
-    """Workers declared dead that nobody had killed. One that gives up a claim it never heard of is not."""
+    """Workers declared dead that nobody had killed. Only a database that was away takes a claim from a living one, and
+    then the worker itself says so.
+    """
+    excused = {Loss.GAVE_UP, Loss.UNHEARD} if toll.restarts else set[Loss]()
     for run_id, entry in _lost(found.ledgers.items()):
-        if entry.body["why"] == _UNHEARD:
+        if entry.body["why"] in excused:
             continue
         killed_at = toll.killed.get(entry.body["worker"])
         if entry.body["worker"] not in toll.killed or (killed_at and entry.at < killed_at):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ from uuid import uuid4
 
 import pytest
 
+from control.core.ledger import Kind, Loss
 from control.runtime.commands.start import start
 from control.testing.chaos import WITNESS, Seen, Toll, Work, witnessed
 from control.testing.faults import fleet
@@ -63,6 +65,14 @@ async def test_a_living_worker_that_was_declared_dead_is_found(case: Case) -> No
     assert case.faults(Toll(0, killed={case.slandered: LONG_AGO})) == []
 
 
+@pytest.mark.parametrize("why", [Loss.GAVE_UP, Loss.UNHEARD])
+async def test_only_a_restart_of_the_database_excuses_a_claim_that_its_worker_let_go(why: Loss, case: Case) -> None:
+    told = with_entry(case, place_of(case, Kind.WORKER_LOST), body={"worker": case.slandered, "why": why})
+    slander = f"which lived: {why}"
+    assert sum(slander in fault for fault in told.faults(Toll(0, faults=Counter({"kills, worker": 9})))) == 1
+    assert not any(slander in fault for fault in told.faults(Toll(0, faults=Counter({"restarts, fast": 1}))))
+
+
 LIES: dict[str, tuple[Callable[[Case], Case], str]] = {
     "a run is gone": (lambda c: replace(c, found=Books({}, {})), "lost or made up"),
     "a run nobody started": (lambda c: replace(c, work=replace(c.work, run_id=uuid4())), "lost or made up"),
@@ -91,7 +101,11 @@ def with_row(case: Case, **changed: object) -> Case:
     return replace(case, found=replace(case.found, runs={case.work.run_id: row}))
 
 
-def with_entry(case: Case, place: int, **changed: str) -> Case:
+def place_of(case: Case, kind: Kind) -> int:
+    return [entry.kind for entry in case.found.ledgers[case.work.run_id]].index(kind)
+
+
+def with_entry(case: Case, place: int, **changed: object) -> Case:
     chain = list(case.found.ledgers[case.work.run_id])
     chain[place] = replace(chain[place], **changed)  # type: ignore[arg-type]  # the fields are the caller's
     return replace(case, found=replace(case.found, ledgers={case.work.run_id: chain}))

@@ -47,7 +47,7 @@ async def test_no_run_is_lost_or_doubled_while_postgres_restarts(runs: int, own_
         )  # fmt: skip
         toll = await rage(campaign, database, tmp_path, restart=lambda mode: restart(own_server, mode=mode))
         assert_right(campaign, toll, database, tmp_path)
-        assert toll.faults["restarts, fast"] + toll.faults["restarts, immediate"] > 0
+        assert toll.restarts > 0
     databases.close()
 
 

@@ -14,6 +14,7 @@ from pytest import MonkeyPatch
 from typing_extensions import TypedDict
 
 from control.core.answer import Word
+from control.core.ledger import Loss
 from control.runtime.commands.decide import decide
 from control.runtime.commands.start import start
 from control.runtime.recovery import Recovery
@@ -22,7 +23,15 @@ from control.store.claims import Claimed, Claims, Holdings
 from control.store.errors import DATABASE_AWAY
 from control.store.flush import Flusher
 from control.store.item import Batch
+from control.store.session import Session
 from control.testing.stage import Stage, staged
+from tests.store.holding import execute
+
+CUT_OFF = """
+select pg_terminate_backend(pid) from pg_locks
+where locktype = 'advisory' and objsubid = 2
+  and database = (select oid from pg_database where datname = current_database())
+"""
 
 
 class Said(TypedDict):
@@ -69,7 +78,39 @@ async def test_a_claim_whose_answer_is_lost_does_not_keep_its_run(database: str,
         run = await start(stage.control, "saying", {"said": []})
         await stage.until(run.run_id, "succeeded")
         told = stage.kinds(run.run_id)
+        lost = [entry.body["why"] for entry in stage.ledger(run.run_id) if entry.kind == "worker_lost"]
     assert told[:4] == ["accepted", "claimed", "worker_lost", "claimed"]
+    assert lost == [Loss.UNHEARD]
+
+
+async def test_a_worker_that_was_cut_off_for_too_long_gives_its_run_up(database: str, monkeypatch: MonkeyPatch) -> None:
+    """Nobody else was there to take it: back again, it says so itself, and begins anew."""
+    cut_off, opening, entered = asyncio.Event(), Session._open, asyncio.Semaphore(0)
+
+    def unreachable(session: Session) -> psycopg.Connection[Any]:
+        if cut_off.is_set():
+            raise psycopg.OperationalError("no route to host")
+        return opening(session)
+
+    async def say(_: Said) -> Said:
+        entered.release()
+        if not cut_off.is_set():
+            await asyncio.Event().wait()
+        return {"said": ["it"]}
+
+    monkeypatch.setattr(Session, "_open", unreachable)
+    graph = StateGraph(Said).add_node("say", say).add_edge(START, "say").compile()
+    async with staged(database, {"saying": graph}, failover_wait_s=0.2) as stage:
+        run = await start(stage.control, "saying", {"said": []})
+        await entered.acquire()
+        assert stage.worker is not None
+        cut_off.set()
+        execute(database, CUT_OFF)
+        await _until_idle(stage)
+        monkeypatch.setattr(Session, "_open", opening)
+        await stage.until(run.run_id, "succeeded")
+        lost = [entry.body for entry in stage.ledger(run.run_id) if entry.kind == "worker_lost"]
+    assert [(body["why"], body["crash"]) for body in lost] == [(Loss.GAVE_UP, False)]
 
 
 async def test_a_database_that_is_away_does_not_use_up_the_retries_of_a_run(database: str) -> None:
@@ -133,6 +174,14 @@ async def test_a_run_that_no_sweep_can_deal_with_keeps_no_other_waiting(
         assert stage.kinds(first.run_id) == ["accepted"], "it was due before the other, and no sweep can wake it"
         bad.clear()
         await stage.until(first.run_id, "succeeded")
+
+
+async def _until_idle(stage: Stage) -> None:
+    async with asyncio.timeout(15):
+        while True:
+            if stage.worker and not stage.worker.busy:
+                return
+            await asyncio.sleep(0.01)
 
 
 async def _until_told(stage: Stage, run_id: UUID, kind: str) -> None:

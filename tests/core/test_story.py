@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from control.core.ledger import Entry, Kind
+from control.core.ledger import Entry, Kind, Loss
 from control.core.story import TELLERS, Sentence, duration, person, seen_evidence, tell
 
 AT = datetime(2026, 3, 1, 9, tzinfo=UTC)
@@ -185,8 +185,25 @@ def test_silence_is_told_as_silence() -> None:
     assert told[-1].text == "Nobody decided “Pay out 12,000 EUR” in time, so it was rejected."
 
 
+@pytest.mark.parametrize(
+    ("why", "told"),
+    [
+        (Loss.LEFT, "The worker that held it left."),
+        (Loss.LAPSED, "The worker that held it was lost."),
+        (Loss.CUT_OFF, "The worker that held it was lost."),
+        (Loss.GAVE_UP, "The worker that held it gave it up."),
+        (Loss.UNHEARD, "The worker that was to have it never heard of it."),
+    ],
+)
+def test_each_way_to_lose_a_claim_is_told_apart(why: Loss, told: str) -> None:
+    """And whoever held it before is not called another."""
+    lost = ("worker_lost", "system", {"worker": CLAIMED[2]["worker"], "why": why})
+    sentences = [sentence.text for sentence in story(ACCEPTED, lost, CLAIMED, apart=timedelta(seconds=3))]
+    assert sentences[1:] == [told, "The same one took it up again 3 seconds later."]
+
+
 def test_an_immediate_takeover_says_so() -> None:
-    lost = ("worker_lost", "system", {"worker": "7", "why": "gone"})
+    lost = ("worker_lost", "system", {"worker": "6", "why": "gone"})
     assert story(ACCEPTED, lost, CLAIMED, apart=timedelta(milliseconds=400))[-1].text == "Another took it over at once."
 
 

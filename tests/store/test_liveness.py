@@ -28,7 +28,7 @@ from control.testing.database import Databases, as_role
 from control.testing.server import accepts, restart
 from tests.store.holding import checkpoint, claimed, execute, installation
 
-GRACE_S = 1.5
+LONG_S, SHORT_S = 5.0, 0.05
 STARTED = "select clock_timestamp() > pg_postmaster_start_time() + make_interval(secs => %s)"
 SEEN = "select clock_timestamp() > control.server_seen_at() + make_interval(secs => %s)"
 
@@ -108,13 +108,14 @@ async def test_after_a_long_recovery_a_holder_has_its_time_to_come_back(
         kept_out.update((back, away))
         back.on_back = (returned := Event()).set
         await asyncio.to_thread(restarted, how, own_server, database)
-        await asyncio.to_thread(until, lambda: execute(database, STARTED, (GRACE_S,))[0][0])
-        async with installation(database, failover_wait_s=GRACE_S) as app:
+        await asyncio.to_thread(until, lambda: execute(database, STARTED, (LONG_S,))[0][0])
+        async with installation(database, failover_wait_s=LONG_S) as app:
             assert await verdicts(app, database, away, "t1") == (True,) * 4
             assert await verdicts(app, database, back, "t0") == (True,) * 4
-            kept_out.remove(back)
-            assert await asyncio.to_thread(returned.wait, 10)
-            await asyncio.to_thread(until, lambda: execute(database, SEEN, (GRACE_S,))[0][0])
+        kept_out.remove(back)
+        assert await asyncio.to_thread(returned.wait, 10)
+        await asyncio.to_thread(until, lambda: execute(database, SEEN, (SHORT_S,))[0][0])
+        async with installation(database, failover_wait_s=SHORT_S) as app:
             assert await verdicts(app, database, back, "t0") == (True,) * 4
             assert await verdicts(app, database, away, "t1") == (False,) * 4
     databases.close()
