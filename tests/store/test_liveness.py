@@ -28,7 +28,7 @@ from control.testing.database import Databases, as_role
 from control.testing.server import accepts, restart
 from tests.store.holding import checkpoint, claimed, execute, installation
 
-LONG_S, SHORT_S = 5.0, 0.05
+LONG_S, SHORT_S = 3.0, 0.05
 STARTED = "select clock_timestamp() > pg_postmaster_start_time() + make_interval(secs => %s)"
 SEEN = "select clock_timestamp() > control.server_seen_at() + make_interval(secs => %s)"
 
