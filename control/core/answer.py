@@ -108,6 +108,14 @@ def _decisions(packet: Packet, said: Said) -> tuple[Decision, ...]:
     return tuple(_with_note(decision, said.note) for decision in decisions)
 
 
+def takes_no(packet: Packet) -> bool:
+    """Whether a no to all that it asks can be given at all: some askers allow none."""
+    return all(
+        Choice.REJECT in action.allowed or _is_refusal(packet, action, Decision(Choice.REJECT))
+        for action in packet.actions
+    )
+
+
 def _is_refusal(packet: Packet, action: Action, decision: Decision) -> bool:
     """A `HumanInterrupt` that cannot be ignored is refused by the text of a response."""
     return packet.shape is Shape.INBOX and decision.choice is Choice.REJECT and Choice.RESPOND in action.allowed

@@ -111,6 +111,11 @@ def delivered(packet: Packet, answer: Any, interrupt_id: str) -> Any:
     return {**answer, **stamp} | ({"after": shown["after"]} if isinstance(shown.get("after"), str) else {})
 
 
+def is_asked_again(packet: Packet, answer: Any) -> bool:
+    """Whether an answer decided nothing, and its node asks once more."""
+    return packet.shape is Shape.APPROVAL and isinstance(answer, Mapping) and answer.get("stale") is True
+
+
 def fact_text(name: str, value: Any) -> str:
     """The JSON text that a fact is kept as. Raises `fact-invalid`."""
     if not name.strip() or len(name) > _NAME or not name.isprintable():

@@ -53,6 +53,7 @@ class Kind(StrEnum):
     UNFIT = "unfit"
     REFUSED = "refused"
     DELETED = "deleted"
+    JUDGED = "judged"
     ERASED = "erased"
     RESTORED = "restored"
 
@@ -86,13 +87,15 @@ BODY_KEYS: Final[Mapping[Kind, str]] = {
     Kind.UNFIT: "digest why",
     Kind.REFUSED: "action why of?",
     Kind.DELETED: "checkpoints reason?",
+    Kind.JUDGED: "key action name verdict why of? demand?",
     Kind.ERASED: "why bodies",
     Kind.RESTORED: "why tree seen_at",
 }
 """The keys of each body; a question mark means that the key may be absent. Instants (`_at`) are ISO 8601 in UTC,
 spans (`_in_s`) seconds from the entry's own instant; `due_at` is when the clock brings something next. What a
 principal did, or was refused, also holds the keys of `LEAVE`. `why` of `woken` is `retry` or `start`: what its time
-came for. `found` of `stale` is `answer` or `effect`: what it kept from happening."""
+came for. `found` of `stale` is `answer` or `effect`: what it kept from happening. `verdict` of `judged`, on what an
+agent was about to do, is `permit`, `deny` or `ask`."""
 
 
 class Loss(StrEnum):

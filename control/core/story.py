@@ -273,8 +273,11 @@ def _unfit(entry: Entry, _: _Told) -> str:
     return f"The workflow had changed, and the run no longer fitted it: {_clause(entry.body['why'])}."
 
 
-def _refused(entry: Entry, _: _Told) -> str:
-    return f"{person(entry.actor)} was not let {spoken(entry.body['action'])} it: {_clause(entry.body['why'])}."
+def _refused(entry: Entry, _: _Told) -> str | None:
+    if entry.body.get("verdict", "deny") != "deny":
+        return None  # what was let through shows as what it did, and what had to be asked as a question
+    what = f"use {spoken(entry.body['name'])}" if "name" in entry.body else f"{spoken(entry.body['action'])} it"
+    return f"{person(entry.actor)} was not let {what}: {_clause(entry.body['why'])}."
 
 
 def _deleted(entry: Entry, _: _Told) -> str:
@@ -328,6 +331,7 @@ TELLERS: Final[Mapping[Kind, Callable[[Entry, _Told], str | None]]] = {
     Kind.UNFIT: _unfit,
     Kind.REFUSED: _refused,
     Kind.DELETED: _deleted,
+    Kind.JUDGED: _refused,
     Kind.ERASED: _erased,
     Kind.RESTORED: _restored,
 }

@@ -114,7 +114,7 @@ def approval(
     )  # fmt: skip
     value |= {"fresh": dict(fresh)} if fresh else {}
     value |= {"valid_for_s": _seconds(valid_for)} if valid_for is not None else {}
-    given, renew = _binding(value, _verdict(answer))
+    given, renew = _binding(value, verdict_of(answer))
     approved = given.decision == "approve"
     typed = (given.answer or answer()) if approved and answer is not None else None
     return Decision(approved, typed, given.by, given.at, given.note, given.question, renew)
@@ -129,7 +129,7 @@ def _binding(value: Mapping[str, Any], schema: type[BaseModel]) -> tuple[Any, Ca
         given: Any = interrupt(asking, response_schema=schema)
         later = _answers_after(given)
         passed_over = any(_of(one, "after") == given.question for one in later)
-        if not passed_over and _holds(given, asking):
+        if not passed_over and holds(given, asking):
             return given, partial(_renew, value, given, schema)
         asking = _next(value, given, later)
 
@@ -148,7 +148,7 @@ def _next(value: Mapping[str, Any], given: Any, later: Sequence[Any]) -> Mapping
     return {**value, "after": given.question}
 
 
-def _holds(given: Any, asked: Mapping[str, Any]) -> bool:
+def holds(given: Any, asked: Mapping[str, Any]) -> bool:
     """Whether an answer is one to what would be shown now. A no always is."""
     if given.decision != "approve" or given.bound is None:
         return not given.stale
@@ -254,7 +254,7 @@ class _VerdictWithAnswer(_Verdict):
         return self
 
 
-def _verdict(answer: type[BaseModel] | None) -> type[BaseModel]:
+def verdict_of(answer: type[BaseModel] | None) -> type[BaseModel]:
     if answer is None:
         return create_model("Verdict", __base__=_Verdict, answer=(None, None))
     needed = any(field.is_required() for field in answer.model_fields.values())

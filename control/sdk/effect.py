@@ -71,7 +71,9 @@ def effect(
     Problems: `outside-a-run`, `effect-needs-await`, `decision-missing`, `decision-spent`,
     `decision-stale`; besides, whatever `call`, `probe` or the port raises.
     """
-    outcome: T = drive(_plan(name, "effect", key, call=call, probe=probe, repeatable=repeatable, guard=guarded_by))
+    outcome: T = drive(
+        effect_script(name, "effect", key, call=call, probe=probe, repeatable=repeatable, guard=guarded_by)
+    )
     return outcome
 
 
@@ -86,7 +88,7 @@ async def aeffect(
 ) -> T:
     """`effect` for an asynchronous node; `call` and `probe` may be coroutine functions, and must not block."""
     outcome: T = await drive_async(
-        _plan(name, "effect", key, call=call, probe=probe, repeatable=repeatable, guard=guarded_by)
+        effect_script(name, "effect", key, call=call, probe=probe, repeatable=repeatable, guard=guarded_by)
     )
     return outcome
 
@@ -97,13 +99,13 @@ def recorded(name: str, call: Callable[[str], T], *, key: str | None = None) -> 
     A call that was in flight when the worker died is repeated and counted. `call` receives the idempotency key; `key`
     and what may be returned follow the rules of `effect`.
     """
-    outcome: T = drive(_plan(name, "model", key, call=call, repeatable=True))
+    outcome: T = drive(effect_script(name, "model", key, call=call, repeatable=True))
     return outcome
 
 
 async def arecorded(name: str, call: Callable[[str], Awaitable[T] | T], *, key: str | None = None) -> T:
     """`recorded` for an asynchronous node."""
-    outcome: T = await drive_async(_plan(name, "model", key, call=call, repeatable=True))
+    outcome: T = await drive_async(effect_script(name, "model", key, call=call, repeatable=True))
     return outcome
 
 
@@ -134,7 +136,7 @@ class _Effect:
         return Ask(self.port.loop, lambda: self.port.end(self.config, key=self.key, **{"error": None} | what))
 
 
-def _plan(
+def effect_script(
     name: str,
     kind: Kind,
     key: str | None,
@@ -144,6 +146,7 @@ def _plan(
     repeatable: bool,
     guard: Decision[Any] | str | None = None,
 ) -> Script:
+    """The steps of an effect, for another script to go through. Raises and takes what `effect` does."""
     if isinstance(guard, Decision) and not guard.approved:
         raise DECISION_MISSING.because(f"{guard.by or 'Somebody'} said no.")
     config = running_config()

@@ -13,6 +13,9 @@ from typing import Any, Literal, Protocol
 
 from langchain_core.runnables import RunnableConfig
 
+from control.core.intent import Intent
+from control.core.verdict import Verdict
+
 Kind = Literal["effect", "model"]
 How = Literal["called", "probed", "told"]
 
@@ -66,6 +69,13 @@ class EffectPort(Protocol):
 
     def shown(self, value: Mapping[str, Any]) -> str:
         """The digest of what is shown to a person, as the question is kept."""
+        ...
+
+    async def judge(self, config: RunnableConfig, *, key: str, intent: Intent) -> Verdict:
+        """What policy says of an intent, on record under this key before it is returned.
+
+        In one step, what was said of a key stands; only a permit must be one under the rules of now as well.
+        """
         ...
 
     async def fact(self, config: RunnableConfig, name: str) -> Any:

@@ -7,17 +7,20 @@ until that commits (`facts.rest`), so that nothing begins on what somebody has j
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
+from control.core.answer import Said, Word, settle
 from control.core.freshness import DECISION_MISSING, DECISION_SPENT, STALE, Moved, moved
-from control.core.packet import Packet, packet_of
+from control.core.intent import Intent, intents_of
+from control.core.packet import Packet, Shape, packet_of
+from control.core.verdict import UNRULED, Verdict
 from control.store import facts
 from control.store.runs import Run
 from control.store.sql import read
@@ -26,21 +29,66 @@ _SQL: Final = read("approvals")
 
 Spoken = tuple[str, Mapping[str, Any]]
 """Who spoke, and the body of the ledger's entry: the policy's version, and the request that it answered."""
-Dissent = Callable[[AsyncConnection[Any], str, Sequence[Spoken]], Awaitable[tuple[Moved, ...]]]
-"""What policy, as it now is, makes of what was said: each voice that it would no longer hear."""
 
 
-async def nobody(*_: Any) -> tuple[Moved, ...]:
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a question is about, and the node that asked it."""
+
+    interrupt_id: str
+    packet: Packet
+    node: str
+
+
+class Dissent(Protocol):
+    async def __call__(
+        self, conn: AsyncConnection[Any], run: Run, subject: Subject, *, spoken: Sequence[Spoken]
+    ) -> tuple[Moved, ...]:
+        """What policy, as it now is, makes of what was said: each voice that it would no longer hear; and each call
+        that was asked about, and that it would no longer let anybody make."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What policy says of an intent. news: the actor and the body of the ledger's entry, unless it has it already."""
+
+    verdict: Verdict
+    news: tuple[str, dict[str, Any]] | None = None
+
+
+class Judge(Protocol):
+    async def __call__(self, conn: AsyncConnection[Any], run: Run, intent: Intent, *, node: str, key: str) -> Judged:
+        """What policy, as it now is, says of an intent that a node of the run has."""
+        ...
+
+
+async def nobody(*_: Any, **__: Any) -> tuple[Moved, ...]:
     """No policy: nobody's voice is taken back."""
     return ()
+
+
+async def anything(*_: Any, **__: Any) -> Judged:
+    """No policy: everything is let through."""
+    return Judged(UNRULED)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Policy, as the store asks it inside its own transactions."""
+
+    dissent: Dissent = nobody
+    judge: Judge = anything
+
+
+NO_RULES: Final = Rules()
 
 
 @dataclass(frozen=True, slots=True)
 class Guard:
     """A yes that is to guard an effect."""
 
-    interrupt_id: str
-    packet: Packet
+    subject: Subject
     opened_at: datetime
     outdated: tuple[Moved, ...]
 
@@ -57,15 +105,21 @@ async def unsettled(
 
 
 async def outdate(
-    conn: AsyncConnection[Any], run: Run, interrupt_id: str, *, moves: Sequence[Moved], found: str, at: datetime
+    conn: AsyncConnection[Any], run: Run, subject: Subject, *, moves: Sequence[Moved], found: str, at: datetime
 ) -> tuple[str, dict[str, Any]]:
     """Put on record that a question, decided or not, has to be asked again. Returns the ledger's kind and body; for
-    `found` see `core.ledger`.
+    `found` see `core.ledger`. One of another library's shape, which cannot be told that, is told no.
     """
-    told = [one.as_json() for one in moves]
-    answer = json.dumps({"decision": "reject", "stale": True, "note": "; ".join(map(str, moves))}, ensure_ascii=False)
-    await conn.execute(_SQL["outdate"], run.key(interrupt_id=interrupt_id, moved=Jsonb(told), answer=answer, at=at))
-    return "stale", {"interrupt_id": interrupt_id, "found": found, "moved": told}
+    told, note = [one.as_json() for one in moves], "; ".join(map(str, moves))
+    if subject.packet.shape is Shape.APPROVAL:
+        answer: Any = {"decision": "reject", "stale": True, "note": note}
+    else:
+        answer = settle(subject.packet, Said(Word.REJECTED, note=note), by="policy", at=at).value
+    text = json.dumps(answer, ensure_ascii=False)
+    await conn.execute(
+        _SQL["outdate"], run.key(interrupt_id=subject.interrupt_id, moved=Jsonb(told), answer=text, at=at)
+    )
+    return "stale", {"interrupt_id": subject.interrupt_id, "found": found, "moved": told}
 
 
 async def guard(conn: AsyncConnection[Any], run: Run, interrupt_id: str, *, key: str) -> Guard:
@@ -81,7 +135,9 @@ async def guard(conn: AsyncConnection[Any], run: Run, interrupt_id: str, *, key:
             f"It was used for {row['consumed_by']!r}; this is {key!r}.", effect=row["consumed_by"]
         )
     packet = packet_of(json.loads(row["packet"]), row["schema"])
-    return Guard(interrupt_id, packet, row["opened_at"], tuple(Moved(**one) for one in row["stale"] or ()))
+    return Guard(
+        Subject(interrupt_id, packet, row["node"]), row["opened_at"], tuple(Moved(**one) for one in row["stale"] or ())
+    )
 
 
 async def consume(
@@ -91,19 +147,19 @@ async def consume(
     if guard.outdated:
         return guard.outdated
     await facts.rest(conn, run.tenant)
-    found = await unsettled(conn, run, guard.packet, opened_at=guard.opened_at, at=at)
-    found += await dissenting(conn, run, guard.interrupt_id, dissent=dissent)
+    found = await unsettled(conn, run, guard.subject.packet, opened_at=guard.opened_at, at=at)
+    found += await dissenting(conn, run, guard.subject, dissent=dissent)
     if found:
         return found
-    spent = await conn.execute(_SQL["consume"], run.key(interrupt_id=guard.interrupt_id, key=key, at=at))
+    spent = await conn.execute(_SQL["consume"], run.key(interrupt_id=guard.subject.interrupt_id, key=key, at=at))
     assert await spent.fetchone() is not None, "the run is locked, and the approval was free a moment ago"
     return ()
 
 
-async def dissenting(conn: AsyncConnection[Any], run: Run, interrupt_id: str, *, dissent: Dissent) -> tuple[Moved, ...]:
-    """Those who have spoken to a question, and whom today's policy would no longer hear."""
-    spoken = await _spoken(conn, run, interrupt_id)
-    return await dissent(conn, run.tenant, spoken) if spoken else ()
+async def dissenting(conn: AsyncConnection[Any], run: Run, subject: Subject, *, dissent: Dissent) -> tuple[Moved, ...]:
+    """Those who have spoken to a question, and whom today's policy would no longer hear; and what it forbids by now."""
+    spoken = await _spoken(conn, run, subject.interrupt_id)
+    return await dissent(conn, run, subject, spoken=spoken) if spoken or intents_of(subject.packet) else ()
 
 
 async def _spoken(conn: AsyncConnection[Any], run: Run, interrupt_id: str) -> list[Spoken]:

@@ -17,11 +17,13 @@ from langchain_core.runnables import RunnableConfig
 from langgraph._internal._constants import CONFIG_KEY_TASK_ID
 
 from control.core.freshness import Moved
+from control.core.intent import Intent
 from control.core.packet import digest, packet_text
 from control.core.problem import Problem
+from control.core.verdict import Verdict
 from control.sdk.ports import Begun, How, Kind
 from control.store import binding, facts, runs
-from control.store.binding import Dissent
+from control.store.binding import Rules
 from control.store.flush import CLAIM_LOST, Flusher
 from control.store.item import EffectRow, Item
 from control.store.sql import read
@@ -43,8 +45,8 @@ _SQL: Final = read("effects")
 class Effects:
     """The port that `control.sdk.effect` finds at the saver."""
 
-    def __init__(self, saver: ControlSaver, flusher: Flusher, *, dissent: Dissent) -> None:
-        self._saver, self._flusher, self._dissent = saver, flusher, dissent
+    def __init__(self, saver: ControlSaver, flusher: Flusher, *, rules: Rules) -> None:
+        self._saver, self._flusher, self._rules = saver, flusher, rules
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -94,6 +96,19 @@ class Effects:
             found = await facts.known(conn, tenant, [name])
         return json.loads(found[0].value) if found else None
 
+    async def judge(self, config: RunnableConfig, *, key: str, intent: Intent) -> Verdict:
+        """What policy says of an intent; see `control.sdk.ports`. Raises `claim-lost`, `policy-invalid`."""
+        tenure, node = await self._saver.tenure(config), config.get("metadata", {}).get("langgraph_node", "")
+        fence = tenure.fence
+        async with self._saver.reading(fence.tenant) as conn:
+            run = await runs.read_run(conn, fence.tenant, fence.run_id)
+            said = await self._rules.judge(conn, run, intent, node=node, key=key)
+        if said.news is not None:
+            actor, body = said.news
+            told = body | {"request": self._saver.serde.redact(body["request"])}
+            await self._flusher.write(Item(fence, self.loop.create_future(), entries=[("judged", actor, told)]))
+        return said.verdict
+
     async def _spend(self, tenure: Tenure, row: EffectRow, interrupt_id: str) -> tuple[Moved, ...]:
         """Spend an approval and record the intent in one transaction, or put on record what has moved, and return it.
 
@@ -107,7 +122,7 @@ class Effects:
                 raise CLAIM_LOST.because(f"Epoch {fence.epoch} was replaced or ended.", run=str(run.run_id))
             at = await runs.now(conn)
             guard = await binding.guard(conn, run, interrupt_id, key=row.key)
-            moved = await binding.consume(conn, run, guard, key=row.key, at=at, dissent=self._dissent)
+            moved = await binding.consume(conn, run, guard, key=row.key, at=at, dissent=self._rules.dissent)
             if not moved:
                 params = {"name": row.name, "kind": row.kind, "calls": row.calls, "epoch": fence.epoch, "at": at}
                 await conn.execute(_SQL["begin"], {**_key(tenure, row.key), **params})
@@ -116,7 +131,7 @@ class Effects:
             elif guard.outdated:
                 return moved
             else:
-                kind, told = await binding.outdate(conn, run, interrupt_id, moves=moved, found="effect", at=at)
+                kind, told = await binding.outdate(conn, run, guard.subject, moves=moved, found="effect", at=at)
                 entry = (kind, tenure.actor, told)
             await runs.append(conn, run, [entry], at=at)
         return moved

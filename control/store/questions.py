@@ -17,7 +17,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import class_row, dict_row
 
 from control.core.answer import Word
-from control.core.freshness import delivered
+from control.core.freshness import delivered, is_asked_again
 from control.core.packet import Packet, packet_of
 from control.core.veto import Given
 from control.store.runs import Entry, Run
@@ -80,7 +80,7 @@ async def given(conn: AsyncConnection[Any], run: Run) -> tuple[Given, ...]:
     """What has been decided on the run's approvals, oldest first."""
     async with conn.cursor(row_factory=dict_row) as cursor:
         rows = await (await cursor.execute(_APPROVALS["given"], run.key())).fetchall()
-    return tuple(
+    found = (
         Given(
             row["interrupt_id"],
             packet_of(json.loads(row["packet"]), row["schema"]),
@@ -89,7 +89,9 @@ async def given(conn: AsyncConnection[Any], run: Run) -> tuple[Given, ...]:
             row["note"],
         )
         for row in rows
+        if row["answer"] is not None
     )
+    return tuple(given for given in found if not is_asked_again(given.packet, given.value))
 
 
 async def decide(

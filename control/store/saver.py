@@ -41,7 +41,7 @@ from typing_extensions import override
 from control.core.action import Action
 from control.core.problem import Refusal
 from control.core.question import Question, Suspension, recognise
-from control.store.binding import Dissent, nobody
+from control.store.binding import NO_RULES, Rules
 from control.store.effects import Effects
 from control.store.flush import Flusher
 from control.store.item import Asked, BlobRow, CheckpointRow, Item, WriteRow
@@ -71,11 +71,11 @@ class ControlSaver(Reader):
         *,
         serde: StrictSerializer | None = None,
         writers: Writers,
-        dissent: Dissent = nobody,
+        rules: Rules = NO_RULES,
     ) -> None:
         super().__init__(pool, serde=serde or StrictSerializer(), writers=writers)
         self._flusher = flusher
-        self.effects = Effects(self, flusher, dissent=dissent)
+        self.effects = Effects(self, flusher, rules=rules)
 
     async def tenure(self, config: RunnableConfig, *, source: str | None = None, task_id: str = "") -> Tenure:
         """The claim a configuration's writes are made under: a checkpoint from this `source`, or a task's."""

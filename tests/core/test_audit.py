@@ -186,6 +186,7 @@ def test_entries_that_only_tell_something_change_no_fact() -> None:
         Kind.EFFECT_ENDED,
         Kind.TASK_FAILED,
         Kind.REFUSED,
+        Kind.JUDGED,
         Kind.ERASED,
         Kind.RESTORED,
     }

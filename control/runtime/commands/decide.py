@@ -17,7 +17,7 @@ from uuid import UUID
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
-from control.core.answer import Said, Word, settle
+from control.core.answer import Said, Word, settle, takes_no
 from control.core.approval import ALREADY_DECIDED, On, objection, step
 from control.core.decision import ANSWER_INVALID
 from control.core.freshness import ANSWER_STALE, STALE, Moved, refused
@@ -102,10 +102,11 @@ async def _decide(change: Change, question: Approval, said: Said, *, on_behalf_o
     check_size(control, len(text.encode()))
     if yes and (unfit := objection(heard.asked.approval, heard.voter, yes=True)):
         raise unfit
-    if yes and asked.is_approval and (moves := await _moves(change, question)):
-        kind, body = await binding.outdate(
-            change.conn, change.run, question.interrupt_id, moves=moves, found="answer", at=change.at
-        )
+    about = binding.Subject(question.interrupt_id, asked, question.node)
+    if yes and asked.is_approval and (moves := await _moves(change, about, opened_at=question.opened_at)):
+        if not takes_no(asked):
+            raise refused(ANSWER_STALE, moves)
+        kind, body = await binding.outdate(change.conn, change.run, about, moves=moves, found="answer", at=change.at)
         await change.save(replace(change.run, woken_at=change.at), [*heard.entries, change.entry(kind, body)])
         return refused(ANSWER_STALE, moves)
     if asked.is_approval:
@@ -124,11 +125,11 @@ async def _decide(change: Change, question: Approval, said: Said, *, on_behalf_o
     return await change.save(replace(change.run, woken_at=change.at), [*entries, change.entry(kind, body)])
 
 
-async def _moves(change: Change, question: Approval) -> tuple[Moved, ...]:
-    """What a yes would rest on that has moved since it was asked: facts, its time, and those who said yes before."""
-    asked = question.asks
-    moves = await binding.unsettled(change.conn, change.run, asked, opened_at=question.opened_at, at=change.at)
-    return moves + await binding.dissenting(change.conn, change.run, question.interrupt_id, dissent=dissent)
+async def _moves(change: Change, about: binding.Subject, *, opened_at: datetime) -> tuple[Moved, ...]:
+    """What a yes would rest on that has moved since it was asked: facts, its time, those who said yes before, and what
+    the rules let an agent do."""
+    moves = await binding.unsettled(change.conn, change.run, about.packet, opened_at=opened_at, at=change.at)
+    return moves + await binding.dissenting(change.conn, change.run, about, dissent=dissent)
 
 
 async def _refuse_outruled(control: Control, run_id: UUID, word: Word, *, interrupt_id: str, refusal: Refusal) -> None:

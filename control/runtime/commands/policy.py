@@ -115,7 +115,7 @@ async def what_if(control: Control, text: str, *, days: float) -> WhatIf:
 def _difference(entry: policies.Decided, candidate: CedarPolicy, tenant: str) -> Difference | None:
     body = json.loads(entry.body)
     request = replayed(body["request"], tenant)
-    was = "permit" if entry.kind != "refused" else "ask" if "of" in body else "deny"
+    was = body.get("verdict") or ("permit" if entry.kind != "refused" else "ask" if "of" in body else "deny")
     verdict = candidate.decide(request)
     would = type(verdict).__name__.lower()
     if was == would:

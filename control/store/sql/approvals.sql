@@ -37,12 +37,12 @@ where tenant = %(tenant)s and run_id = %(run_id)s and decision in ('approved', '
   and delivered_at is null;
 
 -- :name given
--- The decisions on a run's approvals, oldest first.
+-- The decisions on a run's approvals, oldest first. One that went stale was given as a no, which is policy's.
 -- locks: none
-select interrupt_id, packet, schema, answer, coalesce(decided_by, '') as by, note
+select interrupt_id, packet, schema, answer, coalesce(decided_by, 'policy') as by, note
 from control.approval
 where tenant = %(tenant)s and run_id = %(run_id)s and kind = 'approval' and decision in ('approved', 'rejected',
-    'answered')
+    'answered', 'stale')
 order by decided_at, interrupt_id;
 
 -- :name last_decided
@@ -64,7 +64,7 @@ returning interrupt_id;
 -- :name guards
 -- What is known of a decision that is to guard an effect. The caller holds the run's lock.
 -- locks: none
-select interrupt_id, packet, schema, opened_at, decision, decided_by, stale, consumed_by
+select interrupt_id, node, packet, schema, opened_at, decision, decided_by, stale, consumed_by
 from control.approval where tenant = %(tenant)s and run_id = %(run_id)s and interrupt_id = %(interrupt_id)s;
 
 -- :name consume
