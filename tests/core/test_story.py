@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from control.core.ledger import Entry, Kind, Loss
-from control.core.story import TELLERS, Sentence, duration, person, seen_evidence, tell
+from control.core.phrasing import duration, person, seen_evidence
+from control.core.story import TELLERS, Sentence, tell
 
 AT = datetime(2026, 3, 1, 9, tzinfo=UTC)
 
