@@ -81,10 +81,10 @@ def restarted(how: str, folder: Path, conninfo: str) -> None:
     if how == "fast":
         restart(folder, mode="fast")
         return
-    with psycopg.connect(conninfo) as conn:
-        os.kill(conn.info.backend_pid, signal.SIGKILL)
+    with psycopg.connect(conninfo) as victim, psycopg.connect(conninfo) as other:
+        os.kill(victim.info.backend_pid, signal.SIGKILL)
         with pytest.raises(psycopg.OperationalError):
-            while conn.execute("select 1"):
+            while other.execute("select 1"):
                 pass
     until(lambda: accepts(conninfo))
 
