@@ -38,7 +38,7 @@ from control.store import questions, runs
 from control.store.checkpoints import heads
 from control.store.claims import Claimed
 from control.store.database import Database
-from control.store.errors import DATABASE_AWAY
+from control.store.errors import NOT_NOW
 from control.store.flush import CLAIM_LOST, RUN_MOVED, Flusher
 from control.store.item import Ending, Fence
 from control.store.saver import ControlSaver
@@ -51,6 +51,8 @@ PLAIN_ANSWER: Final = Problem(
     next_step="Rewind the run to its head, which drops it; then answer the question that is open.",
 )
 
+_FORESEEN: Final = frozenset({CLAIM_LOST, DECISION_PASSED_OVER, *NOT_NOW})
+"""What may break an attempt without a bug of ours."""
 _RECONNECT_S: Final = 1.0
 _log: Final = logging.getLogger(__name__)
 
@@ -129,7 +131,7 @@ class Attempt:
         try:
             await self._write(finished(self.claimed, self.tenure.shortfalls), set())
         except Refusal as refusal:
-            if refusal.problem in (RUN_MOVED, DATABASE_AWAY):
+            if refusal.problem in {RUN_MOVED, *NOT_NOW}:
                 return False
             raise
         return True
@@ -137,7 +139,7 @@ class Attempt:
     async def _broke(self, error: Exception) -> None:
         """The claim is lost, or this program has a bug: then the run must not look as if somebody worked on it."""
         cause = self.tenure.broken or error
-        if not isinstance(cause, Refusal) or cause.problem not in (CLAIM_LOST, DATABASE_AWAY, DECISION_PASSED_OVER):
+        if not isinstance(cause, Refusal) or cause.problem not in _FORESEEN:
             _log.error("attempt on run %s broke", self.claimed.run_id, exc_info=error)
         else:
             _log.info("run %s: %s", self.claimed.run_id, cause.why)
@@ -302,7 +304,7 @@ class Attempt:
                 await self._record(ended)
                 return
             except Refusal as refusal:
-                if refusal.problem is DATABASE_AWAY:
+                if refusal.problem in NOT_NOW:
                     await asyncio.sleep(_RECONNECT_S)
                 elif refusal.problem is not RUN_MOVED:
                     raise

@@ -18,7 +18,7 @@ from control.core.problem import Refusal
 from control.core.retry import Backoff, RetryPolicy, next_retry
 from control.core.run_status import TERMINAL, index
 from control.store.claims import Claimed
-from control.store.errors import DATABASE_AWAY
+from control.store.errors import NOT_NOW
 from control.store.item import Ending
 from control.store.runs import Questions, Run, facts_of
 from control.store.tenure import DECISION_PASSED_OVER
@@ -58,9 +58,9 @@ class Scene:
 
 
 def failed(error: Exception) -> Ended:
-    """The end that an exception makes. Our own database being away says nothing of the run."""
+    """The end that an exception makes. Our own database being away, or taking no writes, says nothing of the run."""
     if isinstance(error, Refusal):
-        if error.problem is DATABASE_AWAY:
+        if error.problem in NOT_NOW:
             return Ended(OutcomeKind.FAILED, FailureClass.TRANSIENT, str(error), away=True)
         passed_over = error.problem.code == DECISION_PASSED_OVER.code
         failure = FailureClass.HUMAN if passed_over else FailureClass.PERMANENT

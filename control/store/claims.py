@@ -15,7 +15,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import class_row, dict_row
 
 from control.store.database import Address, Database
-from control.store.errors import refusal
+from control.store.errors import misled, refusal
 from control.store.item import Fence
 from control.store.sql import read
 
@@ -168,6 +168,8 @@ class Claims:
             async with self._conn.cursor() as cursor:
                 yield cursor
         except psycopg.Error as error:
+            if misled(error):
+                await self.close()
             raise refusal(error) or error from error
 
 

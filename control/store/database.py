@@ -20,7 +20,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from control.core.problem import Problem
 from control.store import arrays
-from control.store.errors import READ_ONLY, refusal
+from control.store.errors import READ_ONLY, misled, refusal
 from control.store.migrations import SCHEMA_OLDER, check_current
 from control.store.sql import read
 
@@ -103,8 +103,14 @@ class Database:
         """
         pool = self._flushes if role == "control_flush" else self._commands
         try:
-            async with pool.connection() as conn, acting(conn, role, tenant):
-                yield conn
+            async with pool.connection() as conn:
+                try:
+                    async with acting(conn, role, tenant):
+                        yield conn
+                except psycopg.Error as error:
+                    if misled(error):
+                        await conn.close()  # and the pool makes another
+                    raise
         except (PoolTimeout, psycopg.Error) as error:
             raise refusal(error) or error from error
 

@@ -24,6 +24,9 @@ READ_ONLY: Final = Problem(
     title="The database takes no writes",
     next_step="Point DATABASE_URL at the primary, or end its read-only mode. Nothing was changed.",
 )
+NOT_NOW: Final = frozenset({DATABASE_AWAY, READ_ONLY})
+"""They say nothing of the run that met them. Being read-only is among them: where it stays so nothing can be recorded,
+not even an end, and whoever can record one has learned that it is over."""
 NOT_STORABLE: Final = Problem(
     code="value-not-storable",
     status=422,
@@ -74,7 +77,14 @@ def refusal(error: Exception) -> Refusal | None:
 def lost(error: psycopg.Error) -> bool:
     """Whether the same statement may succeed later: the database is back, takes writes, or has settled a deadlock."""
     problem = _problem(error)
-    return problem in (DATABASE_AWAY, READ_ONLY) or (isinstance(error, psycopg.OperationalError) and problem is None)
+    return problem in NOT_NOW or (isinstance(error, psycopg.OperationalError) and problem is None)
+
+
+def misled(error: Exception) -> bool:
+    """Whether the connection must be made anew: it leads to a server, or began in a mode, that takes no writes, and
+    will not know when that is over.
+    """
+    return isinstance(error, psycopg.Error) and _problem(error) is READ_ONLY
 
 
 def told(error: Exception) -> str:

@@ -27,7 +27,7 @@ from typing import Any, Final, LiteralString
 import psycopg
 
 from control.core.problem import Problem
-from control.store.errors import DATABASE_AWAY, NOT_STORABLE, lost, refusal, told
+from control.store.errors import DATABASE_AWAY, NOT_STORABLE, lost, misled, refusal, told
 from control.store.item import Batch, Fence, Item
 from control.store.sql import numbered, read
 
@@ -229,6 +229,8 @@ class Flusher:
             self._tenants = None  # a refused statement takes the setting back with it
             if not _lost(error):
                 return await self._isolate(batch, error, flight)
+            if misled(error):
+                await conn.close()
             flight.lost += 1
             _log.warning("flush %s lost a try: %s", flight.number, told(error))
             if not late:

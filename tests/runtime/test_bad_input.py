@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from pytest import MonkeyPatch
 
 from control.app import opened
+from control.core.answer import Word
+from control.core.execution import Head
 from control.core.problem import Refusal
+from control.runtime.attempt import Attempt
+from control.runtime.commands.decide import decide
 from control.runtime.commands.start import start
+from control.runtime.ending import Ended
 from control.runtime.workflows import load_workflows
 from control.settings import Settings
 from control.store.database import Address
 from control.testing.stage import Stage, staged
 from tests.runtime.scenes import Cues, graphs, until
-from tests.runtime.test_status_words import run_of
+from tests.runtime.test_recovery import until_word
+from tests.runtime.test_status_words import run_of, until_let_go
+from tests.store.holding import execute
 
 
 async def refusal(stage: Stage, workflow: str, value: Any) -> Refusal:
@@ -174,15 +183,18 @@ READ_ONLY = "alter database {name} set default_transaction_read_only = {on}"
 
 
 def turn(conninfo: str, on: str) -> None:
-    """Let the database take no writes, or take them again, and end the sessions that knew it otherwise."""
+    """Let the database take no writes, and end the sessions that may still write; or let it take them again, which
+    those that began meanwhile are not told.
+    """
     with psycopg.connect(conninfo, autocommit=True) as conn:
         conn.execute("set default_transaction_read_only = off")
         name = psycopg.sql.Identifier(conn.info.dbname)
         conn.execute(psycopg.sql.SQL(READ_ONLY).format(name=name, on=psycopg.sql.SQL(on)))
-        conn.execute(
-            "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database()"
-            " and pid <> pg_backend_pid()"
-        )
+        if on == "on":
+            conn.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database()"
+                " and pid <> pg_backend_pid()"
+            )
 
 
 async def test_a_database_that_takes_no_writes_is_refused_at_start(database: str) -> None:
@@ -225,3 +237,38 @@ async def test_a_database_that_takes_no_writes_for_a_while_loses_nothing(databas
         after = await run_of(stage, "line", cues)
         await stage.until(after, "succeeded")
     assert sorted(cues.seen("a", "c")) == ["a", "a", "c", "c"]
+
+
+async def test_a_run_that_cannot_be_adopted_since_nothing_can_be_written_is_tried_again(
+    database: str, cues: Cues, monkeypatch: MonkeyPatch
+) -> None:
+    """The database takes no writes from the claim to the adoption, as where another server takes its place."""
+    adopt, met = Attempt._adopt, list[str]()
+
+    async def adopt_meanwhile(attempt: Attempt, head: Head) -> Ended | None:
+        if met:
+            return await adopt(attempt, head)
+        await asyncio.to_thread(turn, database, "on")
+        try:
+            while True:
+                try:
+                    return await adopt(attempt, head)
+                except Refusal as refusal:
+                    met.append(refusal.problem.code)
+                    if refusal.problem.code == "database-read-only":
+                        raise
+        finally:
+            await asyncio.to_thread(turn, database, "off")
+
+    monkeypatch.setattr(Attempt, "_adopt", adopt_meanwhile)
+    async with staged(database, graphs("approve")) as stage:
+        run_id = await run_of(stage, "approve", cues)
+        await stage.until(run_id, "awaiting_approval")
+        await until_let_go(stage, run_id)
+        execute(database, "update control.run set graph_digest = 'another'")
+        await decide(stage.control, run_id, Word.APPROVED)
+        await until_word(stage, run_id, "succeeded")
+        ledger = stage.ledger(run_id)
+    assert met[-1] == "database-read-only"
+    assert [entry.body["failure_class"] for entry in ledger if entry.body.get("outcome") == "failed"] == ["transient"]
+    assert [entry.kind for entry in ledger].count("adopted") == 1
