@@ -26,6 +26,7 @@ from control.cli import (
     observe,
     policy,
     serve,
+    tenants,
 )
 from control.cli.failure import guarded
 from control.cli.outcome import exit_codes
@@ -77,6 +78,7 @@ app.add_typer(facts.facts, name="facts", rich_help_panel="Decide")
 app.add_typer(policy.policy, name="policy", rich_help_panel="Operate")
 app.add_typer(keys.keys, name="keys", rich_help_panel="Operate")
 app.add_typer(notify.notify, name="notify", rich_help_panel="Operate")
+app.add_typer(tenants.tenants, name="tenants", rich_help_panel="Operate")
 
 
 def main() -> None:

@@ -33,6 +33,8 @@ class Action(StrEnum):
     DELEGATE = "delegate"
     SET_FACTS = "set_facts"
     READ_FACTS = "read_facts"
+    SET_LIMITS = "set_limits"
+    READ_LIMITS = "read_limits"
 
 
 BACK_DOORS: Final = frozenset({

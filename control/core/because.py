@@ -21,7 +21,6 @@ OWN_LOSSES: Final[Mapping[str, str]] = {
     Loss.UNHEARD: "The worker that was to have it never heard of it.",
 }
 """Losses that are told otherwise than as `WORKER_LOST`."""
-TIME_HAS_COME: Final = "That time has come, so the next free worker takes it."
 
 
 def clock(at: datetime) -> str:
@@ -122,7 +121,15 @@ def not_yet(facts: Facts) -> Sentences:
 def queued(facts: Facts) -> Sentences:
     if facts.compensating:
         return ("What it had done is to be undone, and no worker holds it yet.",)
-    return (*_lost(facts), *_ready(facts), "It is ready, and the next free worker takes it.", *_questions(facts))
+    taken = facts.hold.why if facts.hold else "It is ready, and the next free worker takes it."
+    return (*_lost(facts), *_ready(facts), taken, *_questions(facts))
+
+
+def time_has_come(facts: Facts) -> str:
+    """Of a run that waited for a time which is past."""
+    if facts.hold:
+        return f"That time has come. {facts.hold.why}"
+    return "That time has come, so the next free worker takes it."
 
 
 def _pause(facts: Facts) -> Sentences:

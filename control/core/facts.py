@@ -13,6 +13,7 @@ from enum import StrEnum
 
 from control.core.execution import Execution
 from control.core.failure import FailureClass
+from control.core.limits import Hold
 
 
 class Fit(StrEnum):
@@ -134,6 +135,7 @@ class Facts:
     decision, a timer, a signal, a retry, a resume, a rewind or an adoption. `compensating` says that finished work is
     still to be undone; setting it removes the outcome that led to it. `erased`: what it carried is gone for good.
     `deleted`: what it worked with is gone, and its record stays.
+    `hold` is what keeps workers from a run that is ready, where somebody looks: it explains a status and changes none.
     """
 
     created_at: datetime
@@ -158,3 +160,4 @@ class Facts:
     erased: bool = False
     deleted: bool = False
     progress: Progress = field(default=NO_PROGRESS)
+    hold: Hold | None = None

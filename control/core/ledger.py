@@ -45,6 +45,7 @@ class Kind(StrEnum):
     REWOUND = "rewound"
     EFFECT_BEGAN = "effect_began"
     EFFECT_ENDED = "effect_ended"
+    SPENT = "spent"
     TASK_FAILED = "task_failed"
     HANDLED = "handled"
     ENDED = "ended"
@@ -78,7 +79,8 @@ BODY_KEYS: Final[Mapping[Kind, str]] = {
     Kind.ORDERED: "verb reason?",
     Kind.REWOUND: "checkpoint_id to_checkpoint_id step? execution?",
     Kind.EFFECT_BEGAN: "key name kind call guarded_by?",
-    Kind.EFFECT_ENDED: "key name kind state how error?",
+    Kind.EFFECT_ENDED: "key name kind state how error? tokens?",
+    Kind.SPENT: "key name usd tokens",
     Kind.TASK_FAILED: "node error",
     Kind.HANDLED: "node",
     Kind.ENDED: "outcome execution failure_class? error? retry_at? fit? delivered?",

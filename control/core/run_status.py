@@ -284,20 +284,24 @@ def derive(facts: Facts, *, now: datetime, stall_after: timedelta) -> RunStatus:
     shown = stored.at(now, progress_at=progress_at, stall_after=stall_after)
     because = (*rule.because(facts), why.DELETED) if facts.deleted else rule.because(facts)
     if shown is not stored:
-        because = (*because, why.no_progress(facts) if shown.status is Status.STALLED else why.TIME_HAS_COME)
+        because = (*because, (why.no_progress if shown.status is Status.STALLED else why.time_has_come)(facts))
     return RunStatus(
         shown.status,
         (why.ORPHANED, *because) if orphan else because,
         shown.since,
-        _until(shown, progress_at, stall_after),
+        _until(shown, facts, stall_after),
         facets_of(facts),
         facts.progress,
     )
 
 
-def _until(shown: Index, progress_at: datetime | None, stall_after: timedelta) -> datetime | None:
-    """The next known deadline: the moment a running one would count as stalled, or what the index says."""
-    return progress_at + stall_after if shown.status is Status.RUNNING and progress_at else shown.due_at
+def _until(shown: Index, facts: Facts, stall_after: timedelta) -> datetime | None:
+    """The next known deadline: when a running one would count as stalled, when one that is held back may go on, or what
+    the index says.
+    """
+    if shown.status is Status.RUNNING and facts.claim:
+        return facts.claim.progress_at + stall_after
+    return facts.hold.until if shown.status is Status.QUEUED and facts.hold else shown.due_at
 
 
 _NO_FACETS: Final[frozenset[Facet]] = frozenset()

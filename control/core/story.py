@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any, Final
 
 from control.core.because import lost
@@ -232,6 +233,13 @@ def _effect_ended(entry: Entry, _: _Told) -> str | None:
     return _HOW[entry.body["how"]].format(name) if entry.body["kind"] == "effect" else None
 
 
+def _spent(entry: Entry, _: _Told) -> str:
+    usd, tokens = Decimal(entry.body["usd"]), entry.body["tokens"]
+    amounts = [f"${usd:f}"] if usd or not tokens else []
+    amounts += [f"{tokens:,} tokens"] if tokens else []
+    return f"It spent {' and '.join(amounts)} on “{spoken(entry.body['name'])}”."
+
+
 def _task_failed(entry: Entry, told: _Told) -> str:
     told.failed = True
     return f"{spoken(entry.body['node']).capitalize()} failed: {_clause(entry.body['error'])}."
@@ -324,6 +332,7 @@ TELLERS: Final[Mapping[Kind, Callable[[Entry, _Told], str | None]]] = {
     Kind.REWOUND: _rewound,
     Kind.EFFECT_BEGAN: _effect_began,
     Kind.EFFECT_ENDED: _effect_ended,
+    Kind.SPENT: _spent,
     Kind.TASK_FAILED: _task_failed,
     Kind.HANDLED: _handled,
     Kind.ENDED: _ended,

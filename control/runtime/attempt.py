@@ -104,6 +104,7 @@ class Attempt:
             parts=tuple(self.claimed.parts),
             cheap=self.workflow.cheap,
             on_lost=self._lost,
+            on_overdrawn=lambda: self.stop("budget"),
             input_kept=True,
             plain=isinstance(self.workflow.graph, CompiledStateGraph),
             untouched=self.claimed.epoch == 1 and self.claimed.fresh_thread,

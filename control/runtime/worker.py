@@ -32,6 +32,7 @@ from langgraph.pregel import Pregel
 from control.core.execution import Head
 from control.core.ledger import Loss
 from control.core.problem import Refusal
+from control.core.turns import Turns
 from control.runtime.attempt import Attempt, Tools, misfit
 from control.runtime.attestation import DATABASE_RESTORED, Attestor
 from control.runtime.loop_watch import Blocked, LoopWatch
@@ -93,6 +94,7 @@ class Worker:
         self._claiming, self._sweeping = Claims(database), Claims(database)
         self._obeying, self._adopting, self._attesting = Claims(database), Claims(database), Claims(database)
         self._misfits: set[UUID] = set()
+        self._turns = Turns()
         self._session = Session(
             database.address.session("control_claim"),
             "worker",
@@ -182,9 +184,11 @@ class Worker:
             await asyncio.sleep(_GATHER_S)  # runs end close to each other, and one claim fills all their slots
         while self._lost_at is None and not self._draining.is_set() and (free := self._pace.slots - self.busy) > 0:
             async with self._claims_known:
-                claimed = await self._claiming.claim(self._holdings, free=free)
+                now = self._loop.time()
+                claimed = await self._claiming.claim(self._holdings, free=free, behind=self._turns.behind(now))
                 for run in claimed:
                     self._begin(run)
+            self._turns = self._turns.given((run.tenant for run in claimed), now)
             if len(claimed) < free:
                 return
 
@@ -271,6 +275,8 @@ class Worker:
             attempt.stop("cancel", cancel=True)
         elif claim.pause:
             attempt.stop("pause")
+        elif claim.overdrawn:
+            attempt.stop("budget")
 
     async def _finish(self, loops: list[asyncio.Task[None]]) -> None:
         loops[0].cancel()

@@ -10,6 +10,7 @@ no worker, and effects and model answers outlive the worker that made them.
 - `govern_tools`, `Declared`: an agent's tool calls under the rules, in a plain `ToolNode`; `ask_policy`, `aask_policy`:
   what the rules say of anything else that an agent is about to do.
 - `fact`, `afact`: read what a decision rests on.
+- `spend`, `aspend`: say what something cost.
 - `Problem`, `Refusal`: say in three lines why a node cannot go on; a refusal is not retried.
 """
 
@@ -21,6 +22,7 @@ from control.sdk.effect import InDoubt, aeffect, arecorded, effect, recorded
 from control.sdk.fact import afact, fact
 from control.sdk.policy import aask_policy, ask_policy
 from control.sdk.ports import Begun, EffectPort
+from control.sdk.spend import aspend, spend
 from control.sdk.tools import govern_tools
 from control.sdk.wait import wait_for, wait_for_signal, wait_until
 
@@ -43,10 +45,12 @@ __all__ = [
     "arecorded",
     "ask",
     "ask_policy",
+    "aspend",
     "effect",
     "fact",
     "govern_tools",
     "recorded",
+    "spend",
     "wait_for",
     "wait_for_signal",
     "wait_until",

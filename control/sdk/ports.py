@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Literal, Protocol
 
 from langchain_core.runnables import RunnableConfig
@@ -44,7 +45,7 @@ class Begun:
 class EffectPort(Protocol):
     """The effect ledger of the run whose node is executing; `config` is that node's own.
 
-    Both methods are fenced by the claim's epoch and return once their row is committed. `loop` is where they must run:
+    What is written is fenced by the claim's epoch, and committed when a method returns. `loop` is where they must run:
     a synchronous node reaches them from its thread.
     """
 
@@ -94,4 +95,8 @@ class EffectPort(Protocol):
     ) -> None:
         """Record what came of it. After `failed`, the next `begin` answers `new`. Refuses an outcome whose type would
         not survive strict serialisation."""
+        ...
+
+    async def spend(self, config: RunnableConfig, *, key: str, name: str, usd: Decimal, tokens: int) -> None:
+        """Record that something was spent; nothing where this key was recorded before."""
         ...

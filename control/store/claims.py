@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -90,6 +90,7 @@ class Mine:
     version: int
     pause: bool
     cancel: bool
+    overdrawn: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +112,15 @@ class Claims:
         self._database = database
         self._conn: AsyncConnection[Any] | None = None
 
-    async def claim(self, holdings: Holdings, *, free: int) -> list[Claimed]:
-        """Claim up to `free` runs. The statement commits by itself."""
+    async def claim(self, holdings: Holdings, *, free: int, behind: Mapping[str, float]) -> list[Claimed]:
+        """Claim up to `free` runs; see `core.turns` for `behind`. The statement commits by itself."""
         params = {
             "worker_id": holdings.worker_id,
             "workflows": list(holdings.workflows),
             "digests": list(holdings.digests),
             "free": free,
+            "served": list(behind),
+            "behind": list(behind.values()),
             "actor": f"worker:{holdings.worker_id}",
         }
         return await self._rows(Claimed, "claim", **params)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from langchain_core.runnables import RunnableConfig
@@ -18,14 +19,15 @@ from langgraph._internal._constants import CONFIG_KEY_TASK_ID
 
 from control.core.freshness import Moved
 from control.core.intent import Intent
+from control.core.limits import tokens_of
 from control.core.packet import digest, packet_text
 from control.core.problem import Problem
 from control.core.verdict import Verdict
 from control.sdk.ports import Begun, How, Kind
-from control.store import binding, facts, runs
+from control.store import binding, facts, limits, runs
 from control.store.binding import Rules
 from control.store.flush import CLAIM_LOST, Flusher
-from control.store.item import EffectRow, Item
+from control.store.item import EffectRow, Item, SpendRow
 from control.store.sql import read
 from control.store.tenure import Tenure
 
@@ -155,17 +157,43 @@ class Effects:
         await self._write(
             tenure,
             EffectRow(key, known["name"], known["kind"], state, known["calls"], kept[0], kept[1], how, safe_error),
+            tokens=tokens_of(outcome) if known["kind"] == "model" else 0,
         )
         tenure.calling.pop(key, None)
 
-    async def _write(self, tenure: Tenure, row: EffectRow) -> None:
+    async def spend(self, config: RunnableConfig, *, key: str, name: str, usd: Decimal, tokens: int) -> None:
+        """Record what was spent, once under its key. Raises `claim-lost`."""
+        tenure = await self._saver.tenure(config)
+        fence = tenure.fence
+        async with self._saver.reading(fence.tenant) as conn:
+            if await limits.recorded(conn, fence.tenant, fence.run_id, key=key):
+                return
+        body = {"key": key, "name": name, "usd": str(usd), "tokens": tokens}
+        item = Item(fence, self.loop.create_future(), entries=[("spent", tenure.actor, body)])
+        item.spends.append(SpendRow(key, str(usd), str(tokens)))
+        await self._flusher.write(item)
+        await self._heed_budget(tenure)
+
+    async def _heed_budget(self, tenure: Tenure) -> None:
+        """End the run at this step's boundary where a budget is used up now."""
+        async with self._saver.reading(tenure.fence.tenant) as conn:
+            if tenure.on_overdrawn and await limits.overdrawn(conn, tenure.fence.tenant):
+                tenure.on_overdrawn()
+
+    async def _write(self, tenure: Tenure, row: EffectRow, *, tokens: int = 0) -> None:
         body: dict[str, Any] = {"key": row.key, "name": row.name, "kind": row.kind}
         if row.state == "began":
             entry = ("effect_began", tenure.actor, body | {"call": row.calls})
         else:
             ended = body | {"state": row.state, "how": row.how}
-            entry = ("effect_ended", tenure.actor, ended | ({"error": row.error} if row.error else {}))
-        await self._flusher.write(Item(tenure.fence, self.loop.create_future(), effects=[row], entries=[entry]))
+            ended |= ({"error": row.error} if row.error else {}) | ({"tokens": tokens} if tokens else {})
+            entry = ("effect_ended", tenure.actor, ended)
+        item = Item(tenure.fence, self.loop.create_future(), effects=[row], entries=[entry])
+        if tokens:
+            item.spends.append(SpendRow(f"recorded/{row.key}", "0", str(tokens)))
+        await self._flusher.write(item)
+        if tokens:
+            await self._heed_budget(tenure)
 
     async def _read(self, tenure: Tenure, key: str) -> dict[str, Any] | None:
         async with self._saver.reading(tenure.fence.tenant) as conn:

@@ -348,6 +348,8 @@ def _rare(batch: Batch, flush: int) -> list[tuple[LiteralString, dict[str, Any]]
         "open_waits": batch.waits(),
         "write_effects": batch.effects(),
         "settle": batch.settled(),
+        "write_spends": (spends := batch.spends()),
+        "halt_overdrawn": spends,
     }
     also = {"flush": flush, "tenants": batch.tenants()}
     return [(_SQL[name], params | also) for name, params in parts.items() if params]

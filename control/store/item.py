@@ -79,6 +79,12 @@ class EffectRow(NamedTuple):
     error: str | None = None
 
 
+class SpendRow(NamedTuple):
+    key: str
+    usd: str  # a number, as it is sent
+    tokens: str
+
+
 @dataclass(frozen=True, slots=True)
 class Ending:
     """The end of an attempt: what it came to, and the status that follows from the facts of `version`, since now.
@@ -118,6 +124,7 @@ class Item:
     entries: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
     asked: list[Asked] = field(default_factory=list)
     effects: list[EffectRow] = field(default_factory=list)
+    spends: list[SpendRow] = field(default_factory=list)
     head: tuple[str, int] | None = None
     parts: tuple[str, ...] | None = None
     shortfalls: int = 0
@@ -228,6 +235,11 @@ class Batch:
         }
         names = ("run", "epoch", "key", "name", "kind", "state", "calls", "outcome_type", "outcome", "how", "error")
         return self._rare(names, list(rows.values()))
+
+    def spends(self) -> dict[str, Any] | None:
+        """The parameters of `write_spends`, or None where nothing was spent."""
+        rows = [(*_named(fence), *row) for fence, items in self.groups.items() for item in items for row in item.spends]
+        return self._rare(("run", "epoch", "key", "usd", "tokens"), rows)
 
     def settled(self) -> dict[str, Any] | None:
         """The parameters of `settle`, or None where no attempt ends that was given an answer."""

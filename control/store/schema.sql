@@ -167,6 +167,19 @@ CREATE FUNCTION control.lock_class() RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$select 1668183154$$;
 
+CREATE FUNCTION control.overdrawn(of_tenant text) RETURNS boolean
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    AS $$
+begin
+    return exists (
+        select from (select * from control.tenant_limit where tenant = of_tenant order by version desc limit 1) l,
+                    control.clock() as now
+        where l.usd <= (select coalesce(sum(h.usd), 0) from control.spend_hour h
+                        where h.tenant = of_tenant and h.hour >= date_trunc(l.usd_per, now, 'UTC'))
+           or l.tokens <= (select coalesce(sum(h.tokens), 0) from control.spend_hour h
+                           where h.tenant = of_tenant and h.hour >= date_trunc(l.tokens_per, now, 'UTC')));
+end $$;
+
 CREATE FUNCTION control.presented_digest() RETURNS bytea
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$ select decode(current_setting('control.presented', true), 'hex') $$;
@@ -192,6 +205,32 @@ begin
         freed := freed || t.walled::text;
     end loop;
     return freed;
+end $$;
+
+CREATE FUNCTION control.rooms(of_tenants text[]) RETURNS TABLE(tenant text, room bigint)
+    LANGUAGE plpgsql
+    AS $$
+#variable_conflict use_column
+declare limited text;
+begin
+    if not exists (select from control.tenant_limit) then
+        return;
+    end if;
+    for limited in
+        select distinct l.tenant::text from control.tenant_limit l
+        where l.tenant = any (of_tenants) and l.runs_at_once is not null order by 1
+    loop
+        perform pg_advisory_xact_lock(hashtextextended('control.limit ' || limited, 0));
+    end loop;
+    return query
+        select l.tenant::text,
+               case when control.overdrawn(l.tenant) then 0
+                    when l.runs_at_once is not null then greatest(l.runs_at_once - coalesce(busy.n, 0), 0) end
+        from (select distinct on (t.tenant) t.* from control.tenant_limit t where t.tenant = any (of_tenants)
+              order by t.tenant, t.version desc) l
+        left join (select r.tenant, count(*) as n from control.run r where r.worker_id is not null group by r.tenant)
+            busy on busy.tenant = l.tenant
+        where l.runs_at_once is not null or l.usd is not null or l.tokens is not null;
 end $$;
 
 CREATE FUNCTION control.server_seen_at() RETURNS timestamp with time zone
@@ -585,6 +624,55 @@ CREATE TABLE control.sink_secret (
 
 ALTER TABLE ONLY control.sink_secret FORCE ROW LEVEL SECURITY;
 
+CREATE TABLE control.spend (
+    tenant control.tenant_id NOT NULL,
+    run_id uuid NOT NULL,
+    spend_key text NOT NULL,
+    usd numeric(18,9) NOT NULL,
+    tokens bigint NOT NULL,
+    at timestamp with time zone NOT NULL,
+    CONSTRAINT spend_tokens_check CHECK ((tokens >= 0)),
+    CONSTRAINT spend_usd_check CHECK ((usd >= (0)::numeric))
+);
+
+ALTER TABLE ONLY control.spend FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE control.spend_hour (
+    tenant control.tenant_id NOT NULL,
+    hour timestamp with time zone NOT NULL,
+    usd numeric(24,9) NOT NULL,
+    tokens numeric(24,0) NOT NULL
+);
+
+ALTER TABLE ONLY control.spend_hour FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE control.tenant_limit (
+    tenant control.tenant_id NOT NULL,
+    version integer NOT NULL,
+    runs_at_once integer,
+    starts integer,
+    starts_per text,
+    usd numeric(18,6),
+    usd_per text,
+    tokens bigint,
+    tokens_per text,
+    set_at timestamp with time zone NOT NULL,
+    set_by text NOT NULL,
+    CONSTRAINT tenant_limit_check CHECK (((starts IS NULL) = (starts_per IS NULL))),
+    CONSTRAINT tenant_limit_check1 CHECK (((usd IS NULL) = (usd_per IS NULL))),
+    CONSTRAINT tenant_limit_check2 CHECK (((tokens IS NULL) = (tokens_per IS NULL))),
+    CONSTRAINT tenant_limit_runs_at_once_check CHECK ((runs_at_once >= 0)),
+    CONSTRAINT tenant_limit_starts_check CHECK ((starts >= 0)),
+    CONSTRAINT tenant_limit_starts_per_check CHECK ((starts_per = ANY (ARRAY['minute'::text, 'hour'::text, 'day'::text]))),
+    CONSTRAINT tenant_limit_tokens_check CHECK ((tokens >= 0)),
+    CONSTRAINT tenant_limit_tokens_per_check CHECK ((tokens_per = ANY (ARRAY['hour'::text, 'day'::text, 'month'::text]))),
+    CONSTRAINT tenant_limit_usd_check CHECK ((usd >= (0)::numeric)),
+    CONSTRAINT tenant_limit_usd_per_check CHECK ((usd_per = ANY (ARRAY['hour'::text, 'day'::text, 'month'::text]))),
+    CONSTRAINT tenant_limit_version_check CHECK ((version > 0))
+);
+
+ALTER TABLE ONLY control.tenant_limit FORCE ROW LEVEL SECURITY;
+
 CREATE TABLE control.thread (
     tenant control.tenant_id NOT NULL,
     thread_id text NOT NULL,
@@ -754,6 +842,15 @@ ALTER TABLE ONLY control.sink
 ALTER TABLE ONLY control.sink_secret
     ADD CONSTRAINT sink_secret_pkey PRIMARY KEY (tenant, sink_id);
 
+ALTER TABLE ONLY control.spend_hour
+    ADD CONSTRAINT spend_hour_pkey PRIMARY KEY (tenant, hour);
+
+ALTER TABLE ONLY control.spend
+    ADD CONSTRAINT spend_pkey PRIMARY KEY (tenant, run_id, spend_key);
+
+ALTER TABLE ONLY control.tenant_limit
+    ADD CONSTRAINT tenant_limit_pkey PRIMARY KEY (tenant, version);
+
 ALTER TABLE ONLY control.thread
     ADD CONSTRAINT thread_pkey PRIMARY KEY (tenant, thread_id);
 
@@ -872,6 +969,9 @@ ALTER TABLE ONLY control.signing_key
 ALTER TABLE ONLY control.sink_secret
     ADD CONSTRAINT sink_secret_tenant_sink_id_fkey FOREIGN KEY (tenant, sink_id) REFERENCES control.sink(tenant, sink_id);
 
+ALTER TABLE ONLY control.spend
+    ADD CONSTRAINT spend_tenant_run_id_fkey FOREIGN KEY (tenant, run_id) REFERENCES control.run(tenant, run_id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY control.tree
     ADD CONSTRAINT tree_key_id_fkey FOREIGN KEY (key_id) REFERENCES control.signing_key(key_id);
 
@@ -895,6 +995,10 @@ CREATE POLICY claim ON control.ledger FOR INSERT TO control_claim WITH CHECK (tr
 CREATE POLICY claim ON control.run TO control_claim USING (true);
 
 CREATE POLICY claim ON control.run_input FOR SELECT TO control_claim USING (true);
+
+CREATE POLICY claim ON control.spend_hour FOR SELECT TO control_claim USING (true);
+
+CREATE POLICY claim ON control.tenant_limit FOR SELECT TO control_claim USING (true);
 
 CREATE POLICY command ON control.api_key TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
 
@@ -927,6 +1031,12 @@ CREATE POLICY command ON control.signal TO control_command USING (((tenant)::tex
 CREATE POLICY command ON control.sink TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
 
 CREATE POLICY command ON control.sink_secret TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
+
+CREATE POLICY command ON control.spend TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
+
+CREATE POLICY command ON control.spend_hour TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
+
+CREATE POLICY command ON control.tenant_limit TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
 
 CREATE POLICY command ON control.thread TO control_command USING (((tenant)::text = ( SELECT control.commanded_tenant() AS commanded_tenant)));
 
@@ -972,6 +1082,12 @@ CREATE POLICY flush ON control.signal TO control_flush USING (((tenant)::text = 
 
 CREATE POLICY flush ON control.sink TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
 
+CREATE POLICY flush ON control.spend TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
+
+CREATE POLICY flush ON control.spend_hour TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
+
+CREATE POLICY flush ON control.tenant_limit TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
+
 CREATE POLICY flush ON control.thread TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
 
 CREATE POLICY flush ON control.tree TO control_flush USING (((tenant)::text = ANY (( SELECT control.flushed_tenants() AS flushed_tenants)::text[])));
@@ -1003,6 +1119,12 @@ ALTER TABLE control.signal ENABLE ROW LEVEL SECURITY;
 ALTER TABLE control.sink ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE control.sink_secret ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE control.spend ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE control.spend_hour ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE control.tenant_limit ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE control.thread ENABLE ROW LEVEL SECURITY;
 
@@ -1188,6 +1310,17 @@ GRANT UPDATE(secret) ON TABLE control.sink_secret TO control_command;
 GRANT UPDATE(before) ON TABLE control.sink_secret TO control_command;
 
 GRANT UPDATE(before_until) ON TABLE control.sink_secret TO control_command;
+
+GRANT SELECT ON TABLE control.spend TO control_command;
+GRANT SELECT,INSERT ON TABLE control.spend TO control_flush;
+
+GRANT SELECT ON TABLE control.spend_hour TO control_command;
+GRANT SELECT,INSERT,UPDATE ON TABLE control.spend_hour TO control_flush;
+GRANT SELECT ON TABLE control.spend_hour TO control_claim;
+
+GRANT SELECT,INSERT ON TABLE control.tenant_limit TO control_command;
+GRANT SELECT ON TABLE control.tenant_limit TO control_flush;
+GRANT SELECT ON TABLE control.tenant_limit TO control_claim;
 
 GRANT SELECT,INSERT ON TABLE control.thread TO control_command;
 GRANT SELECT,INSERT ON TABLE control.thread TO control_flush;

@@ -28,14 +28,15 @@ _UNFINISHED: Final = frozenset({ERROR, INTERRUPT, RESUME})
 class Tenure:
     """asked: interrupts that have their row already. cheap: nodes whose step may be lost and redone, so that its
     checkpoint is acknowledged before it is durable. ran: tasks (id, path) that wrote since the last root checkpoint.
-    parts: the names of all nodes that finished in this run, in order. names: the node of each task, since the path of a
-    task made by `Send` does not tell. on_lost: called once, when a write finds that the claim is gone. unwritten:
-    writes acknowledged early; `broken` is why one of them failed. shortfalls: parts for which a handler stood in.
-    untouched: the thread was made with the run, and nothing has been read from or written to it yet. input_kept: the
-    run's input is stored with it, so that the checkpoints before its first node need not be waited for. plain: the
-    graph is a StateGraph, whose channels tell what is scheduled. calling: the task that is making each effect at this
-    moment. apart: the version of each long text, by namespace and channel, that has a row of its own. owed: the
-    decisions that must be taken in, by the task that asked: the interrupt, and how many answers the task then holds.
+    on_overdrawn: called where something was spent and a budget of the tenant is used up. parts: the names of all nodes
+    that finished in this run, in order. names: the node of each task, since the path of a task made by `Send` does not
+    tell. on_lost: called once, when a write finds that the claim is gone. unwritten: writes acknowledged early;
+    `broken` is why one of them failed. shortfalls: parts for which a handler stood in. untouched: the thread was made
+    with the run, and nothing has been read from or written to it yet. input_kept: the run's input is stored with it, so
+    that the checkpoints before its first node need not be waited for. plain: the graph is a StateGraph, whose channels
+    tell what is scheduled. calling: the task that is making each effect at this moment. apart: the version of each long
+    text, by namespace and channel, that has a row of its own. owed: the decisions that must be taken in, by the task
+    that asked: the interrupt, and how many answers the task then holds.
     """
 
     fence: Fence
@@ -44,6 +45,7 @@ class Tenure:
     parts: tuple[str, ...] = ()
     cheap: frozenset[str] = frozenset()
     on_lost: Callable[[Refusal], None] | None = None
+    on_overdrawn: Callable[[], None] | None = None
     asked: set[str] = field(default_factory=set)
     ran: list[tuple[str, str]] = field(default_factory=list)
     names: dict[str, str] = field(default_factory=dict)

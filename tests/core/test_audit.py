@@ -184,6 +184,7 @@ def test_entries_that_only_tell_something_change_no_fact() -> None:
         Kind.SIGNALLED,
         Kind.EFFECT_BEGAN,
         Kind.EFFECT_ENDED,
+        Kind.SPENT,
         Kind.TASK_FAILED,
         Kind.REFUSED,
         Kind.JUDGED,

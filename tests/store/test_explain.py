@@ -203,6 +203,8 @@ CASES: Final[dict[str, tuple[str, str, str, dict[str, Any], str]]] = {
             "workflows": ["none"],
             "digests": ["none:1"],
             "free": 20,
+            "served": ["tenant-1"],
+            "behind": [16.0],
             "actor": "worker:x",
         },
         "run_claimable",

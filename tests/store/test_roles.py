@@ -44,6 +44,9 @@ ROWS: Final = {  # a row of tenant %(t)s with its run %(r)s and its thread %(h)s
     " values (%(t)s, %(r)s, 'me', 'you', now(), now() + interval '1 day', 'me', now())",
     "control.assignee": "(tenant, name, capacity, set_by, set_at) values (%(t)s, 'me', 1, 'me', now())",
     "control.fact": "(tenant, name, value, set_at, set_by) values (%(t)s, 'rate', '1', now(), 'me')",
+    "control.tenant_limit": "(tenant, version, set_at, set_by) values (%(t)s, 1, now(), 'me')",
+    "control.spend": "(tenant, run_id, spend_key, usd, tokens, at) values (%(t)s, %(r)s, 'k', 1, 1, now())",
+    "control.spend_hour": "(tenant, hour, usd, tokens) values (%(t)s, date_trunc('hour', now(), 'UTC'), 1, 1)",
     "control.run_input": "(tenant, run_id, type, data) values (%(t)s, %(r)s, 'msgpack', '')",
     "control.wait": "(tenant, run_id, interrupt_id, checkpoint_id, node, kind, signal, opened_at)"
     " values (%(t)s, %(r)s, 'i', 'c', 'n', 'signal', 's', now())",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
@@ -19,6 +19,7 @@ from control.core import lifecycle
 from control.core.action import Action
 from control.core.facts import Facts
 from control.core.lifecycle import VERB_NOT_LEGAL, Verb
+from control.core.limits import hold
 from control.core.principal import Principal
 from control.core.problem import Problem
 from control.core.run_status import RunStatus, Status, derive
@@ -26,7 +27,7 @@ from control.core.verdict import Permit
 from control.policy.port import Resource
 from control.runtime.authority import Authority, Grant, resource
 from control.runtime.rules_in_force import in_force
-from control.store import erasure, runs
+from control.store import erasure, limits, runs
 from control.store.database import Connection, Database, Role
 from control.store.runs import Entry, Run
 from control.store.serde import StrictSerializer
@@ -154,7 +155,13 @@ class Control:
         asked, at = await runs.standing(conn, run)
         alive = run.worker_id is None or await runs.worker_alive(conn, run, grace=self.failover_wait)
         facts = runs.facts_of(run, asked, crash_limit=self.crash_limit, alive=alive)
-        return Now(run, facts, derive(facts, now=at, stall_after=self.stall_after), at)
+        status = derive(facts, now=at, stall_after=self.stall_after)
+        if status.word is Status.QUEUED:
+            allowed, _ = await limits.in_force(conn, run.tenant)
+            if held := hold(allowed, await limits.use(conn, run.tenant, allowed, at=at), now=at):
+                facts = replace(facts, hold=held)
+                status = derive(facts, now=at, stall_after=self.stall_after)
+        return Now(run, facts, status, at)
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from control.core.run_status import Status
 from control.runtime.authority import resource_of
 from control.runtime.commands import Control, check_size
 from control.runtime.workflows import pick
-from control.store import runs
+from control.store import limits, runs
 from control.store.runs import Run
 
 
@@ -34,14 +34,14 @@ async def start(
     `subjects` are the persons it is about, under the names by which they may ask for erasure.
 
     Raises `not-permitted`, `agreement-needed`, `unknown-workflow`, `invalid-input`, `input-too-large`, `thread-busy`,
-    `state-not-serialisable`, `type-not-allowed`.
+    `state-not-serialisable`, `type-not-allowed`, `limit-reached`.
     """
     described = pick(control.workflows, workflow)
     kind, data = control.serde.dumps_typed(described.check_input(value))
     check_size(control, len(data))
     run_id = run_id or uuid4()
     async with control.transaction() as conn:
-        at = await runs.now(conn)
+        allowed, at = await limits.in_force(conn, control.tenant)
         row = {
             "tenant": control.tenant,
             "run_id": run_id,
@@ -60,6 +60,7 @@ async def start(
         if run is None:
             before = await runs.read_run(conn, control.tenant, run_id)
             return before if before.created_by == control.by else (await control.read(conn, run_id)).run
+        await limits.admit(conn, allowed, tenant=control.tenant, run_id=run_id, at=at)
         await runs.add_subjects(conn, run, subjects)
         entry = ("accepted", control.by, _accepted(run, control) | grant.body)
         return await runs.save_run(conn, run, [entry], at=at, crash_limit=control.crash_limit)

@@ -1,8 +1,9 @@
 -- :name claim
 -- Up to `free` queued runs of workflows this worker holds, for it alone, under their next epoch. Free slots go to the
--- tenant with the least in progress; within a tenant to the highest priority, then to the longest accepted, so that
--- what was begun goes on first. A run that was begun under another version of its graph is left to the workers that
--- hold that version, while any is alive.
+-- tenant with the least in progress, counted together with how far it is `behind` (`core.turns`); of two that are
+-- level, now to the one and now to the other. Within a tenant they go to the highest priority, then to the longest
+-- accepted, so that what was begun goes on first. No tenant gets more than its limits leave room for. A run that was
+-- begun under another version of its graph is left to the workers that hold that version, while any is alive.
 -- `digests` names the version held of each of `workflows`. What the claim builds on (epoch, ledger) is read with the
 -- lock, since the row may have changed after this statement's snapshot. A worker whose lease has run out takes nothing
 -- until it has renewed it: its peers would take it away again.
@@ -21,10 +22,17 @@ with recursive tenants as (
       and w.lock_id in (select lock_id from control.living)
 ), busy as materialized (
     select tenant, count(*) as n from control.run where worker_id is not null group by tenant
+), late as materialized (
+    select tenant, n from unnest(%(served)s::text[], %(behind)s::float8[]) as s(tenant, n)
+), room as materialized (
+    select tenant, room from control.rooms(array(select tenant from tenants where tenant is not null))
 ), candidate as (
-    select c.*, coalesce(b.n, 0) + row_number() over (partition by c.tenant order by c.place) as turn
+    select c.*, coalesce(b.n, 0) + coalesce(late.n, 0) + row_number() over (partition by c.tenant order by c.place)
+           as turn
     from tenants t
+    left join room on room.tenant = t.tenant
     left join busy b on b.tenant = t.tenant
+    left join late on late.tenant = t.tenant
     cross join held
     cross join lateral (
         select r.*, row_number() over () as place
@@ -34,14 +42,14 @@ with recursive tenants as (
               and q.workflow = any (%(workflows)s)
               and (q.graph_digest is null or q.graph_digest = any (%(digests)s)
                    or not q.graph_digest = any (coalesce(held.digests, '{}')))
-            order by q.priority desc, q.created_at, q.run_id limit %(free)s
+            order by q.priority desc, q.created_at, q.run_id limit least(%(free)s, room.room)
             for no key update skip locked
         ) r
     ) c
     where t.tenant is not null
       and not exists (select from control.worker where worker_id = %(worker_id)s and lease_until <= clock_timestamp())
 ), chosen as (
-    select * from candidate order by turn, created_at limit %(free)s
+    select * from candidate order by turn, random() limit %(free)s
 ), entry as (
     select tenant, run_id, epoch + 1 as epoch, ledger_seq + 1 as seq, ledger_hash as prev,
            '{"worker":"' || %(worker_id)s::text || '"}' as body
@@ -112,10 +120,16 @@ where h.why is not null
 order by r.since limit %(limit)s;
 
 -- :name mine
--- Which claims this worker still has, and the version of each: what changed under it shows here.
+-- Which claims this worker still has, and the version of each: what changed under it shows here. `overdrawn`: a budget
+-- of the tenant is used up.
 -- locks: none
-select tenant, run_id, epoch, version, pause_at is not null as pause, cancel_at is not null as cancel
-from control.run where worker_id = %(worker_id)s;
+with mine as materialized (
+    select tenant, run_id, epoch, version, pause_at is not null as pause, cancel_at is not null as cancel
+    from control.run where worker_id = %(worker_id)s
+), overdrawn as materialized (
+    select tenant from (select distinct tenant from mine) t where control.overdrawn(tenant)
+)
+select m.*, m.tenant in (select tenant from overdrawn) as overdrawn from mine m;
 
 -- :name mark_blocking
 -- A node of this run that holds the event loop; shown until the run makes progress.

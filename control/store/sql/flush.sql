@@ -190,6 +190,29 @@ update control.wait w set delivered_at = control.clock() from taken t
 where w.tenant = t.tenant and w.run_id = t.run_id and w.fired_at is not null and w.delivered_at is null
   and w.interrupt_id <> all (string_to_array(t.pending, ','));
 
+-- :name write_spends
+-- What this flush's runs have spent, and the sums of the hour. What is recorded already stays as it is. One process
+-- that writes a tenant's sums waits for another, so they come last.
+-- locks: spend, then spend_hour in the order of its key
+with spent as (
+    insert into control.spend (tenant, run_id, spend_key, usd, tokens, at)
+    select r.tenant, r.run_id, s.key, s.usd, s.tokens, r.progress_at
+    from unnest(%(run)s::uuid[], %(epoch)s::bigint[], %(key)s::text[], %(usd)s::numeric[], %(tokens)s::bigint[])
+        as s(run_id, epoch, key, usd, tokens)
+    join control.run r on r.run_id = s.run_id and r.epoch = s.epoch and r.tenant = any (%(tenants)s)
+         and r.last_flush = %(flush)s
+    on conflict do nothing
+    returning tenant, usd, tokens, date_trunc('hour', at, 'UTC') as hour
+)
+insert into control.spend_hour as sums (tenant, hour, usd, tokens)
+select tenant, hour, sum(usd), sum(tokens) from spent group by tenant, hour order by tenant, hour
+on conflict (tenant, hour) do update set usd = sums.usd + excluded.usd, tokens = sums.tokens + excluded.tokens;
+
+-- :name halt_overdrawn
+-- Tell every worker to look at its runs where a budget of this flush's tenants is used up.
+-- locks: none
+select pg_notify('control_orders', '') from unnest(%(tenants)s::text[]) as t(tenant) where control.overdrawn(t.tenant);
+
 -- :name tenants
 -- Whose rows the following flushes of this session may touch.
 -- locks: none
