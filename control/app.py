@@ -229,8 +229,11 @@ def _control(
 
 
 def local_person(settings: Settings, by: str | None = None) -> Principal:
-    """Whoever works on the database itself: named by `by` or by the account, with the roles that settings give."""
-    return Principal(by or _person(), settings.tenant, roles=frozenset(settings.local_roles))
+    """Whoever works on the database itself: named by `by` or by the account, with the roles that settings give. An
+    administrator there operates the installation; one of a tenant, who has a credential, does not.
+    """
+    roles = frozenset(settings.local_roles)
+    return Principal(by or _person(), settings.tenant, roles=roles, operates="admin" in roles)
 
 
 async def whoever(settings: Settings, database: Database, by: str | None = None) -> Principal:

@@ -71,8 +71,9 @@ class Settings(BaseSettings):
     tenant: _Name = _ours("default", "The tenant that a command acts for unless it names another.")
     local_roles: Annotated[tuple[str, ...], NoDecode] = _ours(
         "admin",
-        "The roles of whoever gives orders on the database itself, as this command line does, comma-separated. No"
-        " protection: whoever holds the database's address can set it.",
+        "The roles of whoever gives orders on the database itself, as this command line does, comma-separated. With"
+        " admin, also of the installation: its signing keys. No protection: whoever holds the database's address can"
+        " set it.",
     )
     token: SecretStr | None = _ours(
         None,

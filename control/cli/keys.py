@@ -90,7 +90,8 @@ def revoke(
 def _json(key: ApiKey) -> dict[str, Any]:
     """Everything but the digest."""
     given = {name: value for name, value in asdict(key).items() if name != "digest"}
-    return given | {"roles": sorted(key.roles), "scopes": None if key.scopes is None else sorted(key.scopes)}
+    words = {"roles": sorted(key.roles), "scopes": None if key.scopes is None else sorted(key.scopes)}
+    return given | words | {"via": sorted(key.via)}
 
 
 def _lines(key: ApiKey, now: datetime) -> tuple[str, str]:

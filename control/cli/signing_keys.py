@@ -9,12 +9,9 @@ import typer
 from control.cli import output
 from control.cli.options import AsJson
 from control.cli.session import settings, with_control
-from control.core.action import Action
 
 if TYPE_CHECKING:
-    from control.policy.port import Resource
     from control.runtime.commands import Control
-    from control.runtime.signing import PrivateKey
     from control.store.trees import PublicKey
 
 key = typer.Typer(no_args_is_help=False, add_completion=False, help="The keys that sign the ledger.")
@@ -28,12 +25,9 @@ def create(ctx: typer.Context, *, as_json: AsJson = False) -> None:
     keys = signing_keys(settings(ctx))
 
     async def act(control: Control) -> PublicKey:
-        from control.runtime import signing
-        from control.store import runs
+        from control.runtime.commands.signing_keys import create_signing_key
 
-        await control.permit(Action.MANAGE_KEYS, _ours(control))
-        async with control.transaction() as conn:
-            return await signing.bring_in(conn, keys, by=control.by, at=await runs.now(conn))
+        return await create_signing_key(control, keys)
 
     _show(with_control(ctx, act), as_json=as_json)
 
@@ -48,19 +42,12 @@ def rotate(ctx: typer.Context, *, as_json: AsJson = False) -> None:
 
     keys = signing_keys(settings(ctx))
 
-    async def act(control: Control) -> tuple[PublicKey, PrivateKey | None]:
-        from control.runtime import signing
-        from control.store import runs, trees
+    async def act(control: Control) -> PublicKey:
+        from control.runtime.commands.signing_keys import rotate_signing_key
 
-        await control.permit(Action.MANAGE_KEYS, _ours(control))
-        async with control.transaction() as conn:
-            old = keys.active(await trees.keys(conn))
-            return await signing.rotate(conn, keys, by=control.by, at=await runs.now(conn)), old
+        return await rotate_signing_key(control, keys)
 
-    new, old = with_control(ctx, act)
-    if old is not None and old.file is not None:
-        old.file.unlink(missing_ok=True)
-    _show(new, as_json=as_json)
+    _show(with_control(ctx, act), as_json=as_json)
 
 
 @key.command("list")
@@ -71,10 +58,9 @@ def listed(ctx: typer.Context, *, as_json: AsJson = False) -> None:
     here = {key.id for key in signing_keys(settings(ctx)).held()}
 
     async def act(control: Control) -> list[PublicKey]:
-        from control.store import trees
+        from control.runtime.commands.signing_keys import list_signing_keys
 
-        async with control.transaction() as conn:
-            return await trees.keys(conn)
+        return await list_signing_keys(control)
 
     found = with_control(ctx, act)
     until = {key.replaces: key.since for key in found}
@@ -96,13 +82,6 @@ def listed(ctx: typer.Context, *, as_json: AsJson = False) -> None:
         output.console().print(output.table(columns, cells))
     else:
         output.say("No key signs the ledger; `control audit key create` makes one.")
-
-
-def _ours(control: Control) -> Resource:
-    """The signing key as policy sees it: no person's own."""
-    from control.policy.port import Resource
-
-    return Resource("Key", "signing", control.tenant, {"owner": "installation"})
 
 
 def _where(here: bool) -> str:

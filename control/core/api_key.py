@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
@@ -52,7 +52,8 @@ class Presented:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKey:
     """A key as it is stored. `name` is the id of the principal that it stands for; several keys may stand for one, so
-    that one can be replaced before it expires. `used_on` is the day (UTC) of its last use.
+    that one can be replaced before it expires. `used_on` is the day (UTC) of its last use. `via` are those with whose
+    keys it was made.
     """
 
     tenant: str
@@ -63,6 +64,7 @@ class ApiKey:
     roles: frozenset[str]
     scopes: frozenset[str] | None
     created_by: str
+    via: frozenset[str] = frozenset()
     created_at: datetime
     expires_at: datetime
     used_on: date | None = None
@@ -76,7 +78,8 @@ class ApiKey:
 
     @property
     def principal(self) -> Principal:
-        return Principal(self.name, self.tenant, self.kind, self.roles, self.scopes)
+        holder = Principal(self.name, self.tenant, self.kind, self.roles, self.scopes)
+        return replace(holder, makers=(self.via | {self.created_by}) - {holder.actor})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,13 +4,14 @@
 quorum being another event than one that does not; the pair is looked up, and what has no edge is refused whole. All
 edges lead out of `OPEN`: a settled question never changes.
 
-A person counts once, however many roles or delegations: the persons of two yes votes, whoever cast it and in whose
-place, are never the same. One no settles it, and may come from somebody who said yes before.
+A person counts once, however many roles, delegations or keys: the persons of two yes votes, whoever cast it, in whose
+place and with a key of whose making, are never the same. One no settles it, and may come from somebody who said yes
+before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -97,15 +98,18 @@ _EXPIRY: Final = {OnTimeout.DENY: On.DENY, OnTimeout.DEFAULT: On.DEFAULT, OnTime
 
 @dataclass(frozen=True, slots=True)
 class Voter:
-    """Who votes: an actor, with the roles that count. In somebody's place, those are the roles that were lent."""
+    """Who votes: an actor, with the roles that count. In somebody's place, those are the roles that were lent. via:
+    others who have had the voter's credential in hand (`Principal.makers`), and so may be who votes.
+    """
 
     name: str
     roles: frozenset[str] = frozenset()
     on_behalf_of: str | None = None
+    via: frozenset[str] = frozenset()
 
     @property
     def persons(self) -> frozenset[str]:
-        return frozenset({self.name, self.on_behalf_of or self.name})
+        return self.via | {self.name, self.on_behalf_of or self.name}
 
     @property
     def seat(self) -> str:
@@ -213,11 +217,13 @@ def objection(approval: Approval, voter: Voter, *, yes: bool) -> Refusal | None:
     if not yes:
         return None
     if barred := sorted(voter.persons & approval.barred):
-        return NOT_ENTITLED.because(f"Four eyes are wanted here, and {barred[0]} may not approve.", barred=barred)
+        why = f"Four eyes are wanted here, and {barred[0]} may not approve.{_hand(barred[0], voter)}"
+        return NOT_ENTITLED.because(why, barred=barred)
     for earlier in approval.yes:
         if both := sorted(earlier.voter.persons & voter.persons):
+            hand = _hand(both[0], voter) or _hand(both[0], earlier.voter)
             return VOTED_ALREADY.because(
-                f"{_named(earlier.voter)} said yes at {_clock(earlier.at)}, and {both[0]} counts once.",
+                f"{_named(earlier.voter)} said yes at {_clock(earlier.at)}, and {both[0]} counts once.{hand}",
                 voted_by=earlier.voter.name,
                 voted_at=earlier.at.isoformat(),
             )
@@ -241,9 +247,9 @@ def next_due(approval: Approval) -> Due | None:
     return min(_dues(approval), key=lambda due: due.at, default=None) if approval.open else None
 
 
-def barred_of(gate: Gate, *, started_by: str) -> frozenset[str]:
-    """Who may not approve: those named, and the run's starter where four eyes are wanted."""
-    return frozenset(gate.not_by) | (frozenset({started_by}) if gate.four_eyes else frozenset())
+def barred_of(gate: Gate, *, started_by: Iterable[str]) -> frozenset[str]:
+    """Who may not approve: those named; and where four eyes are wanted, whoever may have started the run."""
+    return frozenset(gate.not_by).union(started_by if gate.four_eyes else ())
 
 
 def _lapses(approval: Approval, now: datetime) -> Iterator[Lapse]:
@@ -287,6 +293,11 @@ def _unseated(approval: Approval, voter: Voter) -> str | None:
     needs = [f"the role {' or '.join(sorted(wanted))}"] if wanted else []
     needs += [f"to be {' or '.join(gate.voters)}"] if gate.voters else []
     return f"It takes {', or '.join(needs)}; {_named(voter)} has {_roles(voter)}."
+
+
+def _hand(person: str, voter: Voter) -> str:
+    """Why somebody else's vote is this person's too."""
+    return f" {person} has had the key in hand with which {voter.name} votes." if person in voter.via else ""
 
 
 def _roles(voter: Voter) -> str:

@@ -26,7 +26,9 @@ IMPERSONAL: Final = ("service:", "agent:", "worker:")
 @dataclass(frozen=True, slots=True)
 class Principal:
     """id: unique in the tenant for its kind. scopes: the only actions that the credential stands for, whatever the
-    roles allow; None for all of them. delegates: the ids of the persons in whose place this one may vote at present.
+    roles allow; None for all of them. makers: others who have had the credential in hand, by their names in the ledger:
+    who made it, and with whose. operates: works on the installation itself, of which no tenant disposes; no credential
+    stands for that.
     """
 
     id: str
@@ -34,7 +36,8 @@ class Principal:
     kind: PrincipalKind = PrincipalKind.PERSON
     roles: frozenset[str] = frozenset()
     scopes: frozenset[str] | None = None
-    delegates: frozenset[str] = frozenset()
+    makers: frozenset[str] = frozenset()
+    operates: bool = False
 
     @property
     def actor(self) -> str:

@@ -142,8 +142,9 @@ def _delegated(entry: Entry, _: _Told) -> str:
 def _voted(entry: Entry, told: _Told) -> str:
     body = entry.body
     place = f" for {person(body['on_behalf_of'])}" if body.get("on_behalf_of") else ""
+    key = f", with a key that was made by {' and '.join(map(person, body['via']))}" if body.get("via") else ""
     note = f", and noted: “{body['note']}”" if body.get("note") else ""
-    return f"{person(entry.actor)} voted {body['vote']}{place} on {_asked_as(entry, told)}{note}."
+    return f"{person(entry.actor)} voted {body['vote']}{place} on {_asked_as(entry, told)}{key}{note}."
 
 
 def _reassigned(entry: Entry, told: _Told) -> str:

@@ -137,7 +137,7 @@ def entities_of(request: Request) -> list[dict[str, Any]]:
 def principal_entity(who: Principal) -> dict[str, Any]:
     return {
         "uid": _principal_uid(who),
-        "attrs": {"id": who.id, "actor": who.actor, "tenant": who.tenant, "delegates": sorted(who.delegates)},
+        "attrs": {"id": who.id, "actor": who.actor, "tenant": who.tenant, "makers": sorted(who.makers)},
         "parents": [_uid("Role", role) for role in sorted(who.roles)],
     }
 

@@ -35,6 +35,12 @@ AGREEMENT_NEEDED: Final = Problem(
     title="You may not do this alone",
     next_step="Ask somebody with one of the roles named to do it, where a rule permits it to them.",
 )
+NOT_A_TENANTS: Final = Problem(
+    code="not-a-tenants",
+    status=403,
+    title="This belongs to the installation, not to a tenant",
+    next_step="Let whoever operates the installation do it: on its own machine, without CONTROL_TOKEN.",
+)
 BEYOND_KEY: Final = "credential"
 """Stands for a rule's id where the credential does not cover an action, whatever its holder's roles permit."""
 
@@ -157,8 +163,8 @@ def recorded(request: Request) -> dict[str, Any]:
     """A request as JSON values, enough to decide it again. The principal's tenant is the run's."""
     who, on = request.principal, request.resource
     principal = {"id": who.id, "kind": who.kind.value, "roles": sorted(who.roles)}
-    if who.delegates:
-        principal["delegates"] = sorted(who.delegates)
+    if who.makers:
+        principal["makers"] = sorted(who.makers)
     given = {name: value for name, value in on.attributes.items() if value is not None}
     about = {"kind": on.kind, "id": on.id, "attributes": given} | (
         {"of": [list(one) for one in on.of]} if on.of else {}
@@ -175,7 +181,7 @@ def replayed(body: Mapping[str, Any], tenant: str) -> Request:
         tenant,
         PrincipalKind(who["kind"]),
         frozenset(who["roles"]),
-        delegates=frozenset(who.get("delegates", ())),
+        makers=frozenset(who.get("makers", ())),
     )
     of = tuple((kind, id) for kind, id in on.get("of", ()))
     resource = Resource(on["kind"], on["id"], tenant, on["attributes"], of)

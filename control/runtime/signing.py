@@ -109,17 +109,16 @@ async def bring_in(conn: Connection, keys: Keys, *, by: str, at: datetime) -> Pu
     return await _add(conn, here[-1] if here else keys.made(), replaces=None, by=by, at=at)
 
 
-async def rotate(conn: Connection, keys: Keys, *, by: str, at: datetime) -> PublicKey:
-    """A new key, brought in by the one that it replaces. Raises `signing-key-missing`.
-
-    The caller destroys the old private key once its transaction has committed.
+async def rotate(conn: Connection, keys: Keys, *, by: str, at: datetime) -> tuple[PublicKey, PrivateKey]:
+    """A new key, brought in by the one that it replaces, and the old one: the caller destroys it once its transaction
+    has committed. Raises `signing-key-missing`.
     """
     await trees.hold_signing(conn)
     old = keys.active(await trees.keys(conn))
     if old is None:
         raise NO_KEY.because("Only whoever holds the current key can replace it.")
     others = [key for key in keys.held() if old.file is None and key.file is not None]
-    return await _add(conn, others[-1] if others else keys.made(), replaces=old, by=by, at=at)
+    return await _add(conn, others[-1] if others else keys.made(), replaces=old, by=by, at=at), old
 
 
 async def _add(conn: Connection, new: PrivateKey, *, replaces: PrivateKey | None, by: str, at: datetime) -> PublicKey:

@@ -11,7 +11,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
 from control.core.api_key import ApiKey, Presented, Wanted
-from control.core.principal import PrincipalKind
+from control.core.principal import Principal, PrincipalKind
 from control.core.problem import Problem
 from control.store.database import Database
 from control.store.sql import read
@@ -54,11 +54,12 @@ async def touch(database: Database, key: ApiKey, now: datetime) -> None:
             await conn.execute(_SQL["touch"], {"tenant": key.tenant, "key_id": key.key_id, "day": now.date()})
 
 
-async def add(conn: AsyncConnection[Any], tenant: str, wanted: Wanted, *, made: Presented, by: str) -> ApiKey:
-    """Store a key that was checked and permitted."""
+async def add(conn: AsyncConnection[Any], wanted: Wanted, *, made: Presented, by: Principal) -> ApiKey:
+    """Store a key that was checked and permitted, for the tenant of whoever makes it."""
     given = {
-        "tenant": tenant, "key_id": made.key_id, "digest": made.digest, "name": wanted.name, "kind": wanted.kind.value,
-        "roles": sorted(wanted.roles), "scopes": None if wanted.scopes is None else sorted(wanted.scopes), "by": by,
+        "tenant": by.tenant, "key_id": made.key_id, "digest": made.digest, "name": wanted.name,
+        "kind": wanted.kind.value, "roles": sorted(wanted.roles),
+        "scopes": None if wanted.scopes is None else sorted(wanted.scopes), "by": by.actor, "via": sorted(by.makers),
         "lifetime": wanted.lifetime,
     }  # fmt: skip
     row = await (await conn.cursor(row_factory=dict_row).execute(_SQL["add"], given)).fetchone()
@@ -107,6 +108,7 @@ def _key(row: Mapping[str, Any]) -> ApiKey:
         roles=frozenset(row["roles"]),
         scopes=None if row["scopes"] is None else frozenset(row["scopes"]),
         created_by=row["created_by"],
+        via=frozenset(row["via"]),
         created_at=row["created_at"],
         expires_at=row["expires_at"],
         used_on=row["used_on"],

@@ -8,7 +8,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from psycopg import AsyncConnection
-from psycopg.rows import class_row, scalar_row
+from psycopg.rows import class_row
 
 from control.store.runs import Entry
 from control.store.sql import read
@@ -40,11 +40,10 @@ async def stands_in(
     return await _one(conn, "stands_in", tenant=tenant, giver=giver, taker=taker, at=at)
 
 
-async def givers(conn: AsyncConnection[Any], tenant: str, taker: str, *, at: datetime) -> frozenset[str]:
-    """In whose place somebody may vote now: a principal's `delegates`."""
-    async with conn.cursor(row_factory=scalar_row) as cursor:
-        await cursor.execute(_SQL["givers"], {"tenant": tenant, "taker": taker, "at": at})
-        return frozenset(await cursor.fetchall())
+async def lent(conn: AsyncConnection[Any], tenant: str, taker: str, *, at: datetime) -> list[Delegation]:
+    """What everybody has lent to `taker` now: of each giver the delegation that `stands_in` finds."""
+    async with conn.cursor(row_factory=class_row(Delegation)) as cursor:
+        return await (await cursor.execute(_SQL["lent"], {"tenant": tenant, "taker": taker, "at": at})).fetchall()
 
 
 async def add(conn: AsyncConnection[Any], tenant: str, made: Delegation) -> None:

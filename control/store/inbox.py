@@ -17,7 +17,10 @@ from control.store.sql import read
 from control.store.visibility import narrowed
 from control.store.votes import approval_of
 
-_SQL: Final = read("inbox")
+OLDEST: Final = read("inbox")["open"]
+"""The longest open first."""
+BY_DEADLINE: Final = OLDEST.replace("/* order */", "a.expires_at,")
+"""Those whose time ends first before the others, and those without an end last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ async def inbox(
     """
     found: list[Waiting] = []
     speakers = tuple(voters)
-    query, values = narrowed(_SQL["oldest" if oldest else "by_deadline"], where, tenant)
+    query, values = narrowed(OLDEST if oldest else BY_DEADLINE, where, tenant)
     params = {"tenant": tenant, "limit": None if speakers else limit, "stall_after": stall_after} | values
     async with conn.cursor(row_factory=dict_row) as cursor:
         async for row in cursor.stream(query, params):
@@ -83,4 +86,4 @@ def _concerns(waiting: Waiting, voter: Voter) -> bool:
 
 def _waiting(row: dict[str, Any]) -> Waiting:
     named = {field.name: row[field.name] for field in fields(Waiting) if field.name != "approval"}
-    return Waiting(**named, approval=approval_of(row, started_by=row["created_by"]))
+    return Waiting(**named, approval=approval_of(row, started_by=(row["created_by"], *row["created_via"])))

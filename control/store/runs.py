@@ -71,6 +71,7 @@ class Run:
     priority: int
     created_at: datetime
     created_by: str
+    created_via: list[str]
     restarted_from: UUID | None
     not_before: datetime | None
     epoch: int
@@ -111,6 +112,11 @@ class Run:
     def of(cls, row: Any) -> Self:
         """From a row by column name."""
         return cls(**{f.name: row[f.name] for f in fields(cls)})
+
+    @property
+    def starters(self) -> frozenset[str]:
+        """Everybody who may have started it: in whose name that was, and who has had that credential in hand."""
+        return frozenset((self.created_by, *self.created_via))
 
     def key(self, **params: Any) -> dict[str, Any]:
         """The parameters of a query on what belongs to this run: its key, and these."""

@@ -287,6 +287,7 @@ CREATE TABLE control.api_key (
     used_on date,
     revoked_by text,
     revoked_at timestamp with time zone,
+    via text[] DEFAULT '{}'::text[] NOT NULL,
     CONSTRAINT api_key_check CHECK ((expires_at > created_at)),
     CONSTRAINT api_key_check1 CHECK (((revoked_by IS NULL) = (revoked_at IS NULL))),
     CONSTRAINT api_key_digest_check CHECK ((length(digest) = 32)),
@@ -528,6 +529,7 @@ CREATE TABLE control.run (
     closed_at timestamp with time zone,
     erased_at timestamp with time zone,
     deleted_at timestamp with time zone,
+    created_via text[] DEFAULT '{}'::text[] NOT NULL,
     CONSTRAINT run_fit_check CHECK ((fit = ANY (ARRAY['fits'::text, 'changed'::text])))
 )
 WITH (fillfactor='70');
@@ -721,6 +723,7 @@ CREATE TABLE control.vote (
     digest text NOT NULL,
     note text,
     at timestamp with time zone NOT NULL,
+    via text[] DEFAULT '{}'::text[] NOT NULL,
     CONSTRAINT vote_vote_check CHECK ((vote = ANY (ARRAY['yes'::text, 'no'::text])))
 );
 

@@ -84,11 +84,13 @@ async def cast(conn: AsyncConnection[Any], asked: Held, ballot: Ballot) -> tuple
     roles = sorted(voter.roles & asked.approval.gate.named_roles)
     params: dict[str, Any] = {"voter": voter.name, "vote": word, "seat": voter.seat, "roles": roles}
     params |= {"answer": ballot.answer, "digest": vote.answer, "note": ballot.note, "at": vote.at}
+    params["via"] = via = sorted(voter.via)
     await conn.execute(_SQL["cast"], _of(asked, **params))
     body: dict[str, Any] = {
         "interrupt_id": asked.interrupt_id, "vote": word, "digest": vote.answer, "roles": roles,
     }  # fmt: skip
     body |= {"on_behalf_of": voter.on_behalf_of} if voter.on_behalf_of else {}
+    body |= {"via": via} if via else {}
     return after, [("voted", voter.name, body | ({"note": ballot.note} if ballot.note else {}))]
 
 
@@ -109,8 +111,8 @@ async def assign(conn: AsyncConnection[Any], asked: Held, *, to: str | None, by:
     return _reassigned(asked, after, picked, by=by)
 
 
-def approval_of(row: Any, *, started_by: str) -> Approval:
-    """The approval that a row of the store stands for; the run's starter may be barred from it."""
+def approval_of(row: Any, *, started_by: Iterable[str]) -> Approval:
+    """The approval that a row of the store stands for; those who may have started the run may be barred from it."""
     expires_at, opened_at = row["expires_at"], row["opened_at"]
     gate = PLAIN
     if row["gate"] is not None:
@@ -121,8 +123,8 @@ def approval_of(row: Any, *, started_by: str) -> Approval:
         expires_at=expires_at,
         barred=rules.barred_of(gate, started_by=started_by),
         votes=tuple(
-            Vote(_voter(name, seat, roles), yes, datetime.fromisoformat(at), digest)
-            for name, seat, roles, yes, at, digest in row["votes"] or ()
+            Vote(_voter(name, seat, roles, via=via), yes, datetime.fromisoformat(at), digest)
+            for name, seat, roles, via, yes, at, digest in row["votes"] or ()
         ),
         rung=row["rung"],
         reviews=row["reviews"],
@@ -132,13 +134,13 @@ def approval_of(row: Any, *, started_by: str) -> Approval:
 
 
 def _held(row: Any, run: Run) -> Held:
-    found = approval_of(row, started_by=run.created_by)
+    found = approval_of(row, started_by=run.starters)
     named = {name: row[name] for name in ("interrupt_id", "kind", "title", "packet", "schema")}
     return Held(run=run, **named, approval=found, gated=row["gate"] is not None)
 
 
-def _voter(name: str, seat: str, roles: Iterable[str]) -> Voter:
-    return Voter(name, frozenset(roles), None if seat == name else seat)
+def _voter(name: str, seat: str, roles: Iterable[str], *, via: Iterable[str]) -> Voter:
+    return Voter(name, frozenset(roles), None if seat == name else seat, frozenset(via))
 
 
 async def _lapse(conn: AsyncConnection[Any], asked: Held, *, at: datetime) -> list[Entry]:

@@ -264,7 +264,7 @@ class ImplicitWriters:
         run_id: UUID = uuid4()
         row = dict.fromkeys(("workflow", "restarted_from", "not_before", "parts_total"))
         named = {"tenant": self.tenant, "run_id": run_id, "thread_id": thread_id, "created_by": actor}
-        run = await runs.add_run(conn, {**row, **named, "config": {}, "priority": 0, "at": at})
+        run = await runs.add_run(conn, {**row, **named, "created_via": [], "config": {}, "priority": 0, "at": at})
         assert run is not None, "its id is new"
         body = {"workflow": None, "thread_id": thread_id, "priority": 0, "crash_limit": self._crash_limit}
         return run, [("accepted", actor, body)]

@@ -47,6 +47,18 @@ def test_the_ledger_is_signed_shown_exported_and_verified(cli: Cli, worker: Proc
     assert cli("audit", "export", "nothing").problem[0] == "There is no such run"
 
 
+def test_no_tenants_administrator_makes_or_replaces_the_key_that_signs(cli: Cli, tmp_path: Path) -> None:
+    """Their own rules may permit them everything: the key signs every tenant's ledgers."""
+    made = cli("keys", "create", "--name", "ana", "--kind", "person", "--role", "admin", "--json").json
+    given = {"CONTROL_AUDIT_DIR": str(tmp_path)}
+    for who in ({"CONTROL_TOKEN": made["key"]}, {"CONTROL_LOCAL_ROLES": "operator"}):
+        for verb in ("create", "rotate"):
+            refused = cli("audit", "key", verb, **given, **who)
+            assert refused.problem[0] == "This belongs to the installation, not to a tenant"
+        assert cli("audit", "key", "list", **given, **who).code == 0
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_single_file_needs_nothing_else_of_ours(cli: Cli, tmp_path: Path) -> None:
     """Run as a third party would: the file alone, in a folder of its own."""
     alone = tmp_path / "audit_verifier.py"

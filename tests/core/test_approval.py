@@ -72,7 +72,7 @@ class Moment:
     answer: str = ""
 
 
-voters = st.builds(Voter, names, roles, st.none() | names)
+voters = st.builds(Voter, names, roles, st.none() | names, st.frozensets(names, max_size=2))
 moments = st.builds(
     Moment,
     st.sampled_from([timedelta(), HOUR / 2, HOUR, 3 * HOUR]),
@@ -99,7 +99,7 @@ def histories(draw: st.DrawFn) -> list[Told]:
         BEGIN,
         gate=gate,
         expires_at=BEGIN + expires_in if expires_in else None,
-        barred=barred_of(gate, started_by="ana"),
+        barred=barred_of(gate, started_by=["ana"]),
     )
     story, now = [], BEGIN
     for moment in draw(st.lists(moments, max_size=12)):
@@ -238,7 +238,7 @@ def test_seats_are_filled_as_well_as_they_can_be(held: list[frozenset[str]], kep
 
 def asked(**gate: Any) -> Approval:
     made = Gate(**gate)
-    return Approval(BEGIN, gate=made, expires_at=BEGIN + HOUR, barred=barred_of(made, started_by="ana"))
+    return Approval(BEGIN, gate=made, expires_at=BEGIN + HOUR, barred=barred_of(made, started_by=["ana"]))
 
 
 def yes(name: str, *held: str, at: datetime = BEGIN, place: str | None = None, answer: str = "") -> Vote:

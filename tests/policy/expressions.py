@@ -47,7 +47,7 @@ plain = st.one_of(
     st.builds('resource {} Run::"00000000-0000-0000-0000-00000000000{}"'.format, st.sampled_from(["==", "!=", "in"]),
               st.integers(0, 9)),
     st.sampled_from([
-        "resource has workflow", "principal.delegates.contains(resource.created_by)", "principal is Person",
+        "resource has workflow", "principal.makers.contains(resource.created_by)", "principal is Person",
         "resource.created_by == principal.actor", 'principal in Role::"viewer"', "principal.tenant == resource.tenant",
         'resource.tenant == "other"', "true", "false",
     ]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -12,8 +13,9 @@ from control.app import signing_keys
 from control.core.bundle import Report, check
 from control.runtime import signing
 from control.runtime.attestation import Attestor
+from control.runtime.commands import Control
+from control.runtime.commands.signing_keys import create_signing_key, rotate_signing_key
 from control.runtime.export import exporting
-from control.store import runs, trees
 from control.store.trees import PublicKey
 from control.testing.stage import Stage
 
@@ -23,20 +25,17 @@ def attestor(stage: Stage) -> Attestor:
     return Attestor(stage.app.database, signing_keys(stage.app.settings))
 
 
+def operating(stage: Stage) -> Control:
+    """The commands, as whoever operates the installation gives them."""
+    return replace(stage.control, principal=replace(stage.control.principal, operates=True))
+
+
 async def create_key(stage: Stage) -> PublicKey:
-    async with stage.control.transaction() as conn:
-        return await signing.bring_in(conn, signing_keys(stage.app.settings), by="tester", at=await runs.now(conn))
+    return await create_signing_key(operating(stage), signing_keys(stage.app.settings))
 
 
 async def rotate_key(stage: Stage) -> PublicKey:
-    """As the command does it: the old private key is gone after."""
-    keys = signing_keys(stage.app.settings)
-    async with stage.control.transaction() as conn:
-        old = keys.active(await trees.keys(conn))
-        new = await signing.rotate(conn, keys, by="tester", at=await runs.now(conn))
-    assert old and old.file
-    old.file.unlink()
-    return new
+    return await rotate_signing_key(operating(stage), signing_keys(stage.app.settings))
 
 
 async def bundle(stage: Stage, run_id: UUID | None = None, *, by: str = "admin", **chosen: Any) -> bytes:

@@ -36,7 +36,7 @@ principals = st.builds(
     person,
     st.sampled_from(["viewer", "nobody"]),
     id=st.sampled_from(["ada", "bob", "eve", 'q"q', "new\nline"]),
-    delegates=st.frozensets(st.sampled_from(["bob", "loan", 'q"q'])),
+    makers=st.frozensets(st.sampled_from(["bob", "loan", 'q"q'])),
 )
 Row = dict[str, Any]
 

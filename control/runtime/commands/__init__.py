@@ -25,7 +25,7 @@ from control.core.problem import Problem
 from control.core.run_status import RunStatus, Status, derive
 from control.core.verdict import Permit
 from control.policy.port import Resource
-from control.runtime.authority import Authority, Grant, resource
+from control.runtime.authority import NOT_A_TENANTS, Authority, Grant, resource
 from control.runtime.rules_in_force import in_force
 from control.store import erasure, limits, runs
 from control.store.database import Connection, Database, Role
@@ -101,10 +101,15 @@ class Control:
         """
         return (await self.authority(conn)).require(action, on or self.whole)
 
-    async def permit(self, action: Action, on: Resource | None = None) -> Grant:
+    async def permit(self, action: Action) -> Grant:
         """As `require`, in a transaction of its own."""
         async with self.transaction() as conn:
-            return await self.require(conn, action, on)
+            return await self.require(conn, action)
+
+    def require_operator(self, what: str) -> None:
+        """Leave to do what concerns every tenant, whatever one tenant's rules say. Raises `not-a-tenants`."""
+        if not self.principal.operates:
+            raise NOT_A_TENANTS.because(f"{self.by} may not {what}, whatever tenant {self.tenant} permits.")
 
     @asynccontextmanager
     async def transaction(self, role: Role = "control_command") -> AsyncIterator[Connection]:

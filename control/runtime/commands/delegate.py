@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID, uuid4
@@ -98,12 +99,9 @@ async def delegations(control: Control) -> list[Delegation]:
 async def voters(control: Control, conn: Connection) -> list[Voter]:
     """The caller as a voter: alone, and in the place of everybody who has arranged it for now."""
     principal, at = control.principal, await runs.now(conn)
-    lent = [
-        Voter(principal.actor, frozenset(found.roles), giver)
-        for giver in sorted(await store.givers(conn, control.tenant, principal.actor, at=at))
-        if (found := await store.stands_in(conn, control.tenant, giver=giver, taker=principal.actor, at=at))
-    ]
-    return [Voter(principal.actor, principal.roles), *lent]
+    lent = await store.lent(conn, control.tenant, principal.actor, at=at)
+    alone = Voter(principal.actor, principal.roles, via=principal.makers)
+    return [alone, *(replace(alone, roles=frozenset(one.roles), on_behalf_of=one.giver) for one in lent)]
 
 
 def _check(made: Delegation, *, now: datetime) -> None:

@@ -27,8 +27,8 @@ async def create_key(control: Control, wanted: Wanted) -> tuple[ApiKey, str]:
     assert made is not None
     about = {"owner": holder.actor, "kind": wanted.kind.value, "roles": sorted(wanted.roles)}
     async with control.transaction() as conn:
-        (await control.authority(conn)).require(Action.MANAGE_KEYS, _resource(control, made.key_id, about))
-        return await api_keys.add(conn, control.tenant, wanted, made=made, by=control.by), text
+        await control.require(conn, Action.MANAGE_KEYS, _resource(control, made.key_id, about))
+        return await api_keys.add(conn, wanted, made=made, by=control.principal), text
 
 
 async def list_keys(control: Control, *, ended: bool = False, limit: int = 100) -> list[tuple[ApiKey, datetime]]:
@@ -37,7 +37,7 @@ async def list_keys(control: Control, *, ended: bool = False, limit: int = 100) 
     Raises `not-permitted`.
     """
     async with control.transaction() as conn:
-        (await control.authority(conn)).require(Action.MANAGE_KEYS, _resource(control, "*", {"owner": control.by}))
+        await control.require(conn, Action.MANAGE_KEYS, _resource(control, "*", {"owner": control.by}))
         return await api_keys.listed(conn, control.tenant, ended=ended, limit=limit)
 
 
@@ -46,7 +46,7 @@ async def revoke_key(control: Control, key_id: str) -> ApiKey:
     async with control.transaction() as conn:
         key = await api_keys.get(conn, control.tenant, key_id)
         about = {"owner": key.principal.actor, "kind": key.kind.value, "roles": sorted(key.roles)}
-        (await control.authority(conn)).require(Action.MANAGE_KEYS, _resource(control, key_id, about))
+        await control.require(conn, Action.MANAGE_KEYS, _resource(control, key_id, about))
         return await api_keys.revoke(conn, control.tenant, key_id, by=control.by)
 
 

@@ -51,6 +51,7 @@ async def start(
             "priority": priority,
             "at": at,
             "created_by": control.by,
+            "created_via": sorted(control.principal.makers),
             "restarted_from": restarted_from,
             "not_before": not_before,
             "parts_total": described.parts_total,

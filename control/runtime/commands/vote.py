@@ -39,7 +39,7 @@ async def hear(change: Change, question: Approval, on_behalf_of: str | None) -> 
         raise ANSWER_LATE.because(f"Its time ended at {question.expires_at:%Y-%m-%d %H:%M:%S} UTC.")
     principal = change.control.principal
     if on_behalf_of is None or on_behalf_of == principal.actor:
-        return Hearing(found[0], Voter(principal.actor, principal.roles), tuple(entries))
+        return Hearing(found[0], Voter(principal.actor, principal.roles, via=principal.makers), tuple(entries))
     lent = await delegations.stands_in(
         change.conn, change.run.tenant, giver=on_behalf_of, taker=principal.actor, at=change.at
     )
@@ -48,7 +48,7 @@ async def hear(change: Change, question: Approval, on_behalf_of: str | None) -> 
             f"{on_behalf_of} has not arranged that {principal.actor} votes in their place at this time.",
             on_behalf_of=on_behalf_of,
         )
-    voter = Voter(principal.actor, frozenset(lent.roles), on_behalf_of)
+    voter = Voter(principal.actor, frozenset(lent.roles), on_behalf_of, principal.makers)
     return Hearing(found[0], voter, (*entries, delegations.delegated(question.interrupt_id, lent)))
 
 

@@ -1,8 +1,10 @@
 -- :name add
 -- A key just made, valid for a span from now on. Its text is not among what is stored.
 -- locks: api_key
-insert into control.api_key (tenant, key_id, digest, name, kind, roles, scopes, created_by, created_at, expires_at)
-select %(tenant)s, %(key_id)s, %(digest)s, %(name)s, %(kind)s, %(roles)s, %(scopes)s, %(by)s, now, now + %(lifetime)s
+insert into control.api_key (tenant, key_id, digest, name, kind, roles, scopes, created_by, via, created_at,
+                             expires_at)
+select %(tenant)s, %(key_id)s, %(digest)s, %(name)s, %(kind)s, %(roles)s, %(scopes)s, %(by)s, %(via)s, now,
+       now + %(lifetime)s
 from control.clock() now
 returning *;
 

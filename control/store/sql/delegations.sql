@@ -7,12 +7,14 @@ where tenant = %(tenant)s and taker = %(taker)s and giver = %(giver)s and revoke
   and starts_at <= %(at)s and ends_at > %(at)s
 order by ends_at desc, delegation_id limit 1;
 
--- :name givers
--- In whose place somebody may vote at this instant.
+-- :name lent
+-- As `stands_in`, of every giver.
 -- locks: none
-select distinct giver from control.delegation
+select distinct on (giver) delegation_id, giver, taker, roles, starts_at, ends_at, made_by, made_at, reason, revoked_by,
+       revoked_at
+from control.delegation
 where tenant = %(tenant)s and taker = %(taker)s and revoked_at is null and starts_at <= %(at)s and ends_at > %(at)s
-order by giver;
+order by giver, ends_at desc, delegation_id;
 
 -- :name add
 -- One person may vote in another's place from one instant to another.

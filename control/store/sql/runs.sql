@@ -21,10 +21,10 @@ on conflict (tenant, thread_id) do nothing;
 -- run on its thread is a unique violation.
 -- locks: run
 insert into control.run (tenant, run_id, thread_id, fresh_thread, workflow, config, priority, created_at, created_by,
-                         restarted_from, not_before, since, parts_total)
+                         created_via, restarted_from, not_before, since, parts_total)
 values (%(tenant)s, %(run_id)s, %(thread_id)s,
         not exists (select from checkpoints where thread_id = %(thread_id)s), %(workflow)s, %(config)s, %(priority)s,
-        %(at)s, %(created_by)s, %(restarted_from)s, %(not_before)s, %(at)s, %(parts_total)s)
+        %(at)s, %(created_by)s, %(created_via)s, %(restarted_from)s, %(not_before)s, %(at)s, %(parts_total)s)
 returning *;
 
 -- :name add_input

@@ -4,8 +4,8 @@
 select a.interrupt_id, a.kind, a.title, a.packet, a.schema, a.opened_at, a.expires_at, a.gate, a.rung, a.reviews,
        a.overdue,
        a.assignee,
-       (select jsonb_agg(jsonb_build_array(v.voter, v.seat, v.roles, v.vote = 'yes', v.at, v.digest) order by v.at,
-           v.voter)
+       (select jsonb_agg(jsonb_build_array(v.voter, v.seat, v.roles, v.via, v.vote = 'yes', v.at, v.digest)
+                         order by v.at, v.voter)
         from control.vote v
         where v.tenant = a.tenant and v.run_id = a.run_id and v.interrupt_id = a.interrupt_id) as votes
 from control.approval a
@@ -16,10 +16,9 @@ order by a.opened_at, a.interrupt_id;
 -- :name cast
 -- One vote. A second yes of one person, or in one person's place, is a unique violation.
 -- locks: vote
-insert into control.vote (tenant, run_id, interrupt_id, voter, vote, seat, roles, answer, digest, note, at)
-values (%(tenant)s, %(run_id)s, %(interrupt_id)s, %(voter)s, %(vote)s, %(seat)s, %(roles)s, %(answer)s, %(digest)s,
-    %(note)s,
-        %(at)s);
+insert into control.vote (tenant, run_id, interrupt_id, voter, vote, seat, roles, via, answer, digest, note, at)
+values (%(tenant)s, %(run_id)s, %(interrupt_id)s, %(voter)s, %(vote)s, %(seat)s, %(roles)s, %(via)s, %(answer)s,
+        %(digest)s, %(note)s, %(at)s);
 
 -- :name advance
 -- What time or an assignment has made of an open question.
