@@ -17,6 +17,7 @@ from dotenv import load_dotenv
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from control.core.principal import TENANT
 from control.core.problem import Problem, Refusal
 
 SETTING_INVALID: Final = Problem(
@@ -28,7 +29,7 @@ _PREFIX: Final = "CONTROL_"
 _ADDRESS: Final = re.compile(r"postgres(ql)?://.|\w+ *=")
 _MAIL_SERVER: Final = re.compile(r"smtps?://([^/@\s]+@)?[^/@:\s]+(:\d{1,5})?/?")
 _Limit = Annotated[int, Field(ge=1)]
-_Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.:-]{0,99}$")]
+_Tenant = Annotated[str, Field(pattern=f"^{TENANT.pattern}$")]
 _Span = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -68,7 +69,7 @@ class Settings(BaseSettings):
     openai_model: str = _shared("OPENAI_MODEL", "The chat model that the examples ask for.", default="gpt-4.1-mini")
 
     data_dir: Path = _ours(".control", "The folder of the embedded PostgreSQL and of its log.")
-    tenant: _Name = _ours("default", "The tenant that a command acts for unless it names another.")
+    tenant: _Tenant = _ours("default", "The tenant that a command acts for unless it names another.")
     local_roles: Annotated[tuple[str, ...], NoDecode] = _ours(
         "admin",
         "The roles of whoever gives orders on the database itself, as this command line does, comma-separated. With"

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from control.core.principal import PrincipalKind
+from control.core.principal import TENANT, PrincipalKind
 from control.core.problem import Problem, Refusal
 
 ISSUERS_INVALID: Final = Problem(
@@ -51,7 +51,7 @@ def reachable(url: str) -> str:
 
 
 _Words = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_listed), Field(min_length=1)]
-_Tenant = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.:-]{0,99}$")]
+_Tenant = Annotated[str, Field(pattern=f"^{TENANT.pattern}$")]
 
 
 class _Part(BaseModel):

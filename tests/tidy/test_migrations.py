@@ -10,6 +10,7 @@ from typing import Final
 import psycopg
 import pytest
 
+from control.core.principal import TENANT
 from control.store.migrations import migrate
 from control.testing.database import Databases
 from tests.tidy import ROOT, Source, finished, texts
@@ -190,3 +191,9 @@ def test_an_unexplained_index_is_found() -> None:
 def test_the_named_exceptions_exist(database: str) -> None:
     with psycopg.connect(database) as conn:
         assert {name for name, *_ in conn.execute(TABLES).fetchall()} >= SHARED
+
+
+def test_a_tenants_name_is_the_same_to_the_database_as_to_everybody_else() -> None:
+    (schema,) = [source for source in texts() if source.path == "control/store/schema.sql"]
+    (domain,) = re.findall(r"CREATE DOMAIN control\.tenant_id AS text\s+CONSTRAINT \S+ CHECK (.*);", schema.text)
+    assert domain == f"((VALUE ~ '^{TENANT.pattern}$'::text))"
