@@ -29,7 +29,7 @@ from control.core.superstep import BRANCH, SENDS, START, Channel, Question, Reco
 from control.store import sql
 
 _HEADS: Final = sql.read("checkpoints")["heads"]
-_NULL_TASK: Final = "00000000-0000-0000-0000-000000000000"
+NULL_TASK: Final = "00000000-0000-0000-0000-000000000000"
 _CONTROL: Final = frozenset({"__error__", "__error_source_node__", "__interrupt__", "__resume__"})
 _NOT_STATE: Final = frozenset({SENDS, "__no_writes__", "__return__", "__previous__"})
 _EMPTY_SENDS: Final = 48  # bytes: an empty list with a cipher's nonce and tag is shorter, one Send is longer
@@ -107,7 +107,7 @@ def _recorded(row: _Row, checkpoint_id: str) -> Recorded:
     stored = [_Stored._make((*c, blob)) for c, blob in _beside(row.channels, row.channel_blobs)]
     writes = [_Write._make((*w, blob)) for w, blob in _beside(row.writes, row.write_blobs)]
     nested = [_Write._make((*w, blob)) for w, blob in _beside(row.nested, row.nested_blobs)]
-    null = [write for write in writes if write.task_id == _NULL_TASK]
+    null = [write for write in writes if write.task_id == NULL_TASK]
     if row.format is not None and row.format < _FORMAT:
         reader.unread.add(f"format {row.format}")
     return Recorded(
@@ -117,7 +117,7 @@ def _recorded(row: _Row, checkpoint_id: str) -> Recorded:
         sends=_pending_sends(stored, row.sends or (), reader),
         goto=tuple(w.channel.removeprefix(BRANCH) for w in null if w.deferred == "false"),
         goto_sends=_goto_sends(null, reader),
-        traces=_traces((w for w in writes if w.task_id != _NULL_TASK), reader),
+        traces=_traces((w for w in writes if w.task_id != NULL_TASK), reader),
         nested=_traces(nested, reader),
         stale_resume=any(write.channel == "__resume__" for write in null),
         unreadable=tuple(sorted(reader.unread)),

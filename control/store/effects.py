@@ -68,24 +68,25 @@ class Effects:
         `decision-missing`, `decision-spent`.
         """
         tenure, task = await self._saver.tenure(config), str(config["configurable"].get(CONFIG_KEY_TASK_ID))
-        if tenure.calling.setdefault(key, task) != task:
-            raise KEY_IN_USE.because(f"{key!r} is being called by another node at this moment.", key=key)
-        known = await self._read(tenure, key)
-        outside = f"{tenure.fence.run_id}/{key}"
-        if known and known["state"] == "done":
-            tenure.calling.pop(key, None)
-            outcome = self._saver.serde.loads_typed((known["outcome_type"], known["outcome"]))
-            return Begun("done", outcome, outside, known["calls"])
-        if known and known["state"] == "began" and not again:
-            return Begun("in_flight", None, outside, known["calls"])
-        calls = known["calls"] + 1 if known else 1
-        row = EffectRow(key, name, kind, "began", calls)
-        if guarded_by is not None and not again and (moved := await self._spend(tenure, row, guarded_by)):
-            tenure.calling.pop(key, None)
-            return Begun("stale", [one.as_json() for one in moved], outside, calls - 1)
-        if guarded_by is None or again:
-            await self._write(tenure, row)
-        return Begun("new", None, outside, calls)
+        with tenure.used():
+            if tenure.calling.setdefault(key, task) != task:
+                raise KEY_IN_USE.because(f"{key!r} is being called by another node at this moment.", key=key)
+            known = await self._read(tenure, key)
+            outside = f"{tenure.fence.run_id}/{key}"
+            if known and known["state"] == "done":
+                tenure.calling.pop(key, None)
+                outcome = self._saver.serde.loads_typed((known["outcome_type"], known["outcome"]))
+                return Begun("done", outcome, outside, known["calls"])
+            if known and known["state"] == "began" and not again:
+                return Begun("in_flight", None, outside, known["calls"])
+            calls = known["calls"] + 1 if known else 1
+            row = EffectRow(key, name, kind, "began", calls)
+            if guarded_by is not None and not again and (moved := await self._spend(tenure, row, guarded_by)):
+                tenure.calling.pop(key, None)
+                return Begun("stale", [one.as_json() for one in moved], outside, calls - 1)
+            if guarded_by is None or again:
+                await self._write(tenure, row)
+            return Begun("new", None, outside, calls)
 
     def shown(self, value: Mapping[str, Any]) -> str:
         """The digest of a part of a packet, as the packet is kept: without secrets."""
@@ -150,28 +151,30 @@ class Effects:
     ) -> None:
         """Record what came of it. Raises `claim-lost`, and what strict serialisation refuses of the outcome."""
         tenure = await self._saver.tenure(config)
-        known = await self._read(tenure, key)
-        assert known is not None, f"effect {key} ends without having begun"
-        kept = self._saver.serde.dumps_typed(outcome) if state == "done" else (None, None)
-        safe_error = self._saver.serde.redact_text(error).replace("\0", "\\0") if error else None
-        await self._write(
-            tenure,
-            EffectRow(key, known["name"], known["kind"], state, known["calls"], kept[0], kept[1], how, safe_error),
-            tokens=tokens_of(outcome) if known["kind"] == "model" else 0,
-        )
+        with tenure.used():
+            known = await self._read(tenure, key)
+            assert known is not None, f"effect {key} ends without having begun"
+            kept = self._saver.serde.dumps_typed(outcome) if state == "done" else (None, None)
+            safe_error = self._saver.serde.redact_text(error).replace("\0", "\\0") if error else None
+            await self._write(
+                tenure,
+                EffectRow(key, known["name"], known["kind"], state, known["calls"], kept[0], kept[1], how, safe_error),
+                tokens=tokens_of(outcome) if known["kind"] == "model" else 0,
+            )
         tenure.calling.pop(key, None)
 
     async def spend(self, config: RunnableConfig, *, key: str, name: str, usd: Decimal, tokens: int) -> None:
         """Record what was spent, once under its key. Raises `claim-lost`."""
         tenure = await self._saver.tenure(config)
-        fence = tenure.fence
-        async with self._saver.reading(fence.tenant) as conn:
-            if await limits.recorded(conn, fence.tenant, fence.run_id, key=key):
-                return
-        body = {"key": key, "name": name, "usd": str(usd), "tokens": tokens}
-        item = Item(fence, self.loop.create_future(), entries=[("spent", tenure.actor, body)])
-        item.spends.append(SpendRow(key, str(usd), str(tokens)))
-        await self._flusher.write(item)
+        with tenure.used():
+            fence = tenure.fence
+            async with self._saver.reading(fence.tenant) as conn:
+                if await limits.recorded(conn, fence.tenant, fence.run_id, key=key):
+                    return
+            body = {"key": key, "name": name, "usd": str(usd), "tokens": tokens}
+            item = Item(fence, self.loop.create_future(), entries=[("spent", tenure.actor, body)])
+            item.spends.append(SpendRow(key, str(usd), str(tokens)))
+            await self._flusher.write(item)
         await self._heed_budget(tenure)
 
     async def _heed_budget(self, tenure: Tenure) -> None:

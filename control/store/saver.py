@@ -42,6 +42,7 @@ from control.core.action import Action
 from control.core.problem import Refusal
 from control.core.question import Question, Suspension, recognise
 from control.store.binding import NO_RULES, Rules
+from control.store.checkpoints import NULL_TASK
 from control.store.effects import Effects
 from control.store.flush import Flusher
 from control.store.item import Asked, BlobRow, CheckpointRow, Item, WriteRow
@@ -130,6 +131,8 @@ class ControlSaver(Reader):
             entry = {"checkpoint_id": checkpoint["id"], "step": step, "source": metadata.get("source"), "nodes": ran}
             item.entries.append(("stepped", tenure.actor, entry))
         await self._write(tenure, item, acknowledge_early=early)
+        if tenure.implicit:
+            await self._writers.after_write(tenure)
         return {
             "configurable": {
                 "thread_id": tenure.fence.thread_id,
@@ -160,6 +163,8 @@ class ControlSaver(Reader):
         # LangGraph goes on when a step's checkpoint is durable, and that commits behind the writes queued before it.
         output = not any(channel in _NO_OUTPUT for channel, _ in writes)
         await self._write(tenure, item, acknowledge_early=output and tenure.input_kept)
+        if tenure.implicit and task_id != NULL_TASK:  # whose writes, such as an answer, are followed by a run
+            await self._writers.after_write(tenure)
 
     def _note(self, tenure: Tenure, item: Item, writes: Sequence[tuple[str, Any]], *, node: str) -> None:
         """What a root task's writes mean for its run: a failure, or a handler that stands in for it."""
@@ -198,12 +203,11 @@ class ControlSaver(Reader):
                 tenure.unwritten.add(item.written)
                 item.written.add_done_callback(lambda written: _acknowledged(tenure, written))
             else:
-                await self._flusher.write(item)
+                with tenure.used():
+                    await self._flusher.write(item)
         except Refusal as refusal:
             tenure.lose(refusal)
             raise
-        if tenure.implicit:
-            await self._writers.after_write(tenure)
 
     def _blobs(
         self, ns: str, checkpoint: Checkpoint, *, new_versions: ChannelVersions, apart: dict[tuple[str, str], str]

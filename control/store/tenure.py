@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -37,6 +38,7 @@ class Tenure:
     tell what is scheduled. calling: the task that is making each effect at this moment. apart: the version of each long
     text, by namespace and channel, that has a row of its own. owed: the decisions that must be taken in, by the task
     that asked: the interrupt, and how many answers the task then holds.
+    begun, writing: how many writes were ever begun, and how many are on their way; see `used`.
     """
 
     fence: Fence
@@ -59,6 +61,8 @@ class Tenure:
     apart: dict[tuple[str, str], str] = field(default_factory=dict)
     implicit: bool = False
     owed: dict[str, tuple[str, int]] = field(default_factory=dict)
+    begun: int = 0
+    writing: int = 0
 
     def lose(self, refusal: Refusal) -> None:
         """Remember that nothing more can be written, and say so once."""
@@ -76,6 +80,16 @@ class Tenure:
         elif any(channel not in _UNFINISHED for channel, _ in writes):
             self.lose(DECISION_PASSED_OVER.because("Resumed, it no longer asked.", interrupt_id=interrupt_id))
             raise self.broken or AssertionError
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """Held from taking the claim up to the commit of what is written under it: it is not let go meanwhile."""
+        self.begun += 1
+        self.writing += 1
+        try:
+            yield
+        finally:
+            self.writing -= 1
 
     def enforced(self, interrupt_id: str) -> None:
         """A decision was carried out without the step that asked."""

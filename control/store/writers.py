@@ -133,13 +133,19 @@ class ImplicitWriters:
                 await self._permit(conn, action, [thread_id])
 
     async def after_write(self, tenure: Tenure) -> None:
-        """Let go of the run where the rows say that nothing is left to run."""
-        thread_id = tenure.fence.thread_id
+        """Let go of the run where the rows say that nothing is left to run.
+
+        A branch may write while its sibling's question already stands, and would lose the claim in the middle of it:
+        then it is the branch that looks, afterwards. Who begins to write when the claim is being let go takes another.
+        """
+        thread_id, seen = tenure.fence.thread_id, tenure.begun
         async with self._database.scope("control_flush", tenure.fence.tenant) as conn:
             head = (await heads(conn, [thread_id]))[thread_id]
-            if head.state not in _GOES_ON:
-                await self._let_go(conn, tenure, head)
-                self._held.pop(thread_id, None)
+            if head.state in _GOES_ON or tenure.writing or tenure.begun != seen:
+                return
+            if self._held.get(thread_id) is tenure:
+                del self._held[thread_id]
+            await self._let_go(conn, tenure, head)
 
     async def adopt(self, thread_id: str) -> bool:
         """Make a thread that plain LangGraph wrote and nobody owns this tenant's. False where it is no such thread."""

@@ -25,7 +25,11 @@ from control.core.ledger import verify
 from control.core.problem import Refusal
 from control.runtime.commands.decide import decide
 from control.runtime.commands.start import start
+from control.store import writers
+from control.store.checkpoints import heads
+from control.store.item import Item
 from control.store.saver import ControlSaver
+from control.store.tenure import Tenure
 from control.testing.stage import staged
 from tests.store.holding import contents, execute, head_of, installation, ledger
 
@@ -58,6 +62,78 @@ async def test_a_script_gets_one_run_that_waits_is_answered_and_ends(database: s
         "accepted", "claimed", "asked", "ended", "claimed", "ended"
     ]  # fmt: skip
     assert verify(entries, head=head_of(database, run_id)) is None
+
+
+async def test_a_script_that_goes_on_with_an_answer_holds_its_run_until_it_ends(database: str) -> None:
+    """Until the node that asked is done, the rows show its question still."""
+    seen: list[Any] = []
+
+    async def ask(state: State) -> State:
+        said = interrupt("Well?")
+        await until_answered(database)
+        for _ in range(10):
+            seen.extend(await asyncio.to_thread(runs_of, database))
+        return {"log": [said]}
+
+    graph = StateGraph(State)
+    graph.add_node("ask", ask)
+    graph.add_edge(START, "ask")
+    async with installation(database) as app:
+        compiled = graph.compile(checkpointer=app.saver)
+        await compiled.ainvoke({"log": []}, config(), durability="sync")
+        await compiled.ainvoke(Command(resume="yes"), config(), durability="sync")
+    [(status, run_id, free)] = runs_of(database)
+    assert (seen, status, free) == ([("running", run_id, False)] * 10, "succeeded", True)
+    assert [str(e.kind) for e in ledger(database, run_id)].count("claimed") == 2
+
+
+async def test_a_question_takes_no_claim_from_a_branch_that_writes(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at the question's rows and what follows from it, the sibling's output is on its way."""
+    found, writing, decided = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def heads_slowly(*args: Any) -> Any:
+        seen = await heads(*args)
+        if seen["t"].open and not found.is_set():
+            found.set()
+            await writing.wait()
+        return seen
+
+    async def ask(state: State) -> State:
+        return {"log": [interrupt("Well?")]}
+
+    async def work(state: State) -> State:
+        await found.wait()
+        return {"log": ["worked"]}
+
+    graph = StateGraph(State)
+    for name, node in {"ask": ask, "work": work}.items():
+        graph.add_node(name, node)
+        graph.add_edge(START, name)
+    async with installation(database) as app:
+        write, look = app.flusher.write, app.saver._writers.after_write
+
+        async def write_when_decided(item: Item) -> int:
+            if found.is_set():
+                writing.set()
+                await decided.wait()
+            return await write(item)
+
+        async def look_and_tell(tenure: Tenure) -> None:
+            await look(tenure)
+            if found.is_set():
+                decided.set()
+
+        monkeypatch.setattr(writers, "heads", heads_slowly)
+        monkeypatch.setattr(app.flusher, "write", write_when_decided)
+        monkeypatch.setattr(app.saver._writers, "after_write", look_and_tell)
+        compiled = graph.compile(checkpointer=app.saver)
+        await compiled.ainvoke({"log": []}, config(), durability="sync")
+        [(status, run_id, free)] = runs_of(database)
+        assert (status, free) == ("awaiting_input", True)
+        assert (await compiled.ainvoke(Command(resume="yes"), config(), durability="sync"))["log"] == ["yes", "worked"]
+    assert [str(e.kind) for e in ledger(database, run_id)].count("claimed") == 2
 
 
 async def test_a_failed_script_is_said_to_have_failed(database: str) -> None:
@@ -314,6 +390,14 @@ async def until_swept(conninfo: str, run_id: UUID) -> None:
     """Wait until a worker has found that the run's script is gone."""
     async with staged(conninfo, {}) as stage:
         await stage.until(run_id, "blocked")
+
+
+async def until_answered(conninfo: str) -> None:
+    """Wait until an answer is stored: a graph goes on before it is."""
+    async with asyncio.timeout(20):
+        stored = "select 1 from checkpoint_writes where channel = '__resume__'"
+        while not await asyncio.to_thread(execute, conninfo, stored):  # noqa: ASYNC110  # the database tells nobody
+            await asyncio.sleep(0.01)
 
 
 def until_let_go(conninfo: str) -> None:
