@@ -34,7 +34,10 @@ from control.store.serde import StrictSerializer
 from control.store.session import Session
 
 if TYPE_CHECKING:  # imported where they are made: a command that only decides or looks needs no LangGraph runtime
+    from concurrent.futures import Executor
+
     from control.runtime.authentication import Authentication
+    from control.runtime.webhook import Webhooks
     from control.runtime.worker import Worker
     from control.runtime.workflows import Workflow
     from control.store.queue import Queue
@@ -110,20 +113,25 @@ class App:
         return Worker(self.database, self.workflows, tools, pace=pace, attestor=attestor, chores=chores)
 
 
+def webhooks(settings: Settings, threads: Executor | None = None) -> Webhooks:
+    """How webhooks are sent; names are resolved in these threads, or in the loop's own."""
+    from control.runtime.webhook import Webhooks
+
+    return Webhooks(tuple(map(ip_network, settings.notify_networks)), settings.notify_timeout_s, threads)
+
+
 def notifications(settings: Settings, database: Database) -> Queue:
     """What delivers this installation's notices."""
     from concurrent.futures import ThreadPoolExecutor
 
     from control.runtime.courier import Courier
     from control.runtime.mail import Post
-    from control.runtime.webhook import Webhooks
     from control.store.queue import Queue
 
     threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="notify")  # the loop's own may be full of nodes
     timeout_s, mail = settings.notify_timeout_s, settings.smtp_url
     post = Post(mail.get_secret_value(), settings.smtp_sender, timeout_s, threads) if mail else None
-    webhooks = Webhooks(tuple(map(ip_network, settings.notify_networks)), timeout_s, threads)
-    courier = Courier(database, webhooks, post, settings.notify_tries_limit, settings.notify_link)
+    courier = Courier(database, webhooks(settings, threads), post, settings.notify_tries_limit, settings.notify_link)
     lost_after = timedelta(seconds=settings.lease_s)
     return Queue(database.address, courier.deliver, at_once=_AT_ONCE, lost_after=lost_after)
 

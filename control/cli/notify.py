@@ -9,13 +9,12 @@ import typer
 
 from control.cli import options, output
 from control.cli.options import AsJson
-from control.cli.session import with_control
+from control.cli.session import settings, with_control
 from control.core.sink import Event, Sink, SinkKind, Wanted
 
 if TYPE_CHECKING:
     from control.store.notices import Told
 
-_PATIENCE_S: Final = 15.0
 _EVENTS: Final = ", ".join(Event)
 
 SinkId = Annotated[
@@ -111,11 +110,18 @@ def rotate(
 
 
 @notify.command("test")
-def test(ctx: typer.Context, sink_id: SinkId, *, as_json: AsJson = False) -> None:
+def test(
+    ctx: typer.Context,
+    sink_id: SinkId,
+    *,
+    patience: Annotated[str, typer.Option("--patience", metavar="SPAN", help="How long to wait for it.")] = "15s",
+    as_json: AsJson = False,
+) -> None:
     """Have a worker send a test there, and say what came of it."""
     from control.runtime.commands.notify import try_sink
 
-    told = with_control(ctx, lambda control: try_sink(control, sink_id, patience_s=_PATIENCE_S))
+    span = options.span(patience)
+    told = with_control(ctx, lambda control: try_sink(control, sink_id, patience=span))
     if as_json:
         output.emit(asdict(told) | {"condition": told.condition})
     elif told.tries:
@@ -155,9 +161,11 @@ def _wanted(kind: SinkKind, target: str, *, on: str, whom: list[str] | None) -> 
 
 
 def _add(ctx: typer.Context, wanted: Wanted, *, as_json: bool) -> None:
+    from control.app import webhooks
     from control.runtime.commands.notify import add_sink
 
-    made, secret = with_control(ctx, lambda control: add_sink(control, wanted))
+    way = webhooks(settings(ctx))
+    made, secret = with_control(ctx, lambda control: add_sink(control, wanted, webhooks=way))
     if as_json:
         output.emit(_json(made) | ({"secret": secret} if secret else {}))
         return

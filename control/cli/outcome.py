@@ -26,7 +26,7 @@ EXITS: Final[Mapping[Status, int]] = {
 
 MEANINGS: Final[Mapping[int, str]] = {
     0: "done; a run that was followed has succeeded",
-    REFUSED: "refused, and nothing was changed; or the doctor found something",
+    REFUSED: "refused, and nothing was changed; or the doctor found something, or a test was not delivered",
     MISUSED: "the command line cannot be understood",
     3: "the run finished, but parts of it failed",
     4: "the run failed",

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import smtplib
-import ssl
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from email.message import EmailMessage
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from control.runtime.webhook import Undelivered
+from control.runtime.webhook import Undelivered, said, trusted
 
 _PORTS: Final = {"smtp": 587, "smtps": 465}
 _PERMANENT: Final = 500  # the first reply code of those that another try does not change
@@ -42,33 +41,33 @@ class Post:
     def _hand_over(self, message: EmailMessage) -> None:
         try:
             with self._connected() as smtp:
+                self._introduced(smtp)
                 smtp.send_message(message)
         except smtplib.SMTPRecipientsRefused as error:
-            code, said = next(iter(error.recipients.values()))
-            raise _refused(code, said) from None
+            code, text = next(iter(error.recipients.values()))
+            raise _refused(code, text) from None
         except smtplib.SMTPResponseException as error:
             raise _refused(error.smtp_code, error.smtp_error) from None
         except (OSError, smtplib.SMTPException) as error:
-            raise Undelivered(f"{type(error).__name__}: {error}".rstrip(": ") + ".") from None
+            raise Undelivered(said(error)) from None
 
     def _connected(self) -> smtplib.SMTP:
         parts = urlsplit(self.url)
         host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
-        name, context = self.sender.rpartition("@")[2], ssl.create_default_context()
-        if parts.scheme == "smtps":
-            smtp: smtplib.SMTP = smtplib.SMTP_SSL(
-                host, port, local_hostname=name, timeout=self.timeout_s, context=context
-            )
-        else:
-            smtp = smtplib.SMTP(host, port, local_hostname=name, timeout=self.timeout_s)
-            smtp.ehlo_or_helo_if_needed()
-            if parts.username or smtp.has_extn("starttls"):
-                smtp.starttls(context=context)
+        name = self.sender.rpartition("@")[2]
+        if parts.scheme == "smtp":
+            return smtplib.SMTP(host, port, local_hostname=name, timeout=self.timeout_s)
+        return smtplib.SMTP_SSL(host, port, local_hostname=name, timeout=self.timeout_s, context=trusted())
+
+    def _introduced(self, smtp: smtplib.SMTP) -> None:
+        parts = urlsplit(self.url)
+        smtp.ehlo_or_helo_if_needed()
+        if parts.scheme == "smtp" and (parts.username or smtp.has_extn("starttls")):
+            smtp.starttls(context=trusted())
         if parts.username:
             smtp.login(unquote(parts.username), unquote(parts.password or ""))
-        return smtp
 
 
-def _refused(code: int, said: bytes | str) -> Undelivered:
-    text = said.decode("utf-8", "replace") if isinstance(said, bytes) else said
-    return Undelivered(f"The mail server answered {code} {text[:200]}.", for_good=code >= _PERMANENT)
+def _refused(code: int, text: bytes | str) -> Undelivered:
+    words = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+    return Undelivered(f"The mail server answered {code} {words[:200].rstrip('.')}.", for_good=code >= _PERMANENT)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -34,11 +36,11 @@ class Undelivered(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Webhooks:
-    """networks: what may be reached although it is not public. executor: where names are resolved."""
+    """networks: what may be reached although it is not public. executor: where names are resolved; None: the loop's."""
 
     networks: Sequence[Network]
     timeout_s: float
-    executor: Executor
+    executor: Executor | None
 
     async def send(self, url: str, body: bytes, headers: Mapping[str, str]) -> None:
         """Post the body. Raises `Undelivered`."""
@@ -52,7 +54,7 @@ class Webhooks:
         except TimeoutError:
             raise Undelivered(f"It did not answer within {self.timeout_s:g} s.") from None
         except httpx.HTTPError as error:
-            raise Undelivered(f"{type(error).__name__}: {error}".rstrip(": ") + ".") from None
+            raise Undelivered(said(error)) from None
 
     async def judged(self, url: str) -> str:
         """An address of the host that may be reached. Raises `Undelivered` for good if there is one that may not be,
@@ -78,14 +80,30 @@ class Webhooks:
         return found
 
     async def _post(self, target: httpx.URL, body: bytes, headers: Mapping[str, str], *, name: str) -> None:
-        limit = httpx.Timeout(self.timeout_s)
+        tls = await asyncio.get_running_loop().run_in_executor(self.executor, trusted)
+        named = {"sni_hostname": name}  # the certificate is the name's, whatever address it was checked to have
         async with (
-            httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=limit) as client,
-            client.stream("POST", target, content=body, headers=headers, extensions={"sni_hostname": name}) as answer,
+            httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=self.timeout_s, verify=tls) as client,
+            client.stream("POST", target, content=body, headers=headers, extensions=named) as answer,
         ):
             if not answer.is_success:
-                said = f"It answered {answer.status_code} {answer.reason_phrase[:100]}".rstrip()
-                raise Undelivered(f"{said}.", for_good=answer.status_code == _NO_MORE)
+                why = f"It answered {answer.status_code} {answer.reason_phrase[:100]}".rstrip()
+                raise Undelivered(f"{why}.", for_good=answer.status_code == _NO_MORE)
+
+
+def said(error: Exception) -> str:
+    """What an error says, as a sentence; some say nothing."""
+    return f"{type(error).__name__}: {error}".rstrip(": .") + "."
+
+
+@cache
+def trusted() -> ssl.SSLContext:
+    """Whose certificates are believed: the usual authorities, or those of SSL_CERT_FILE, and whom the system believes.
+    Reading them takes a while, so once.
+    """
+    context = httpx.create_ssl_context()
+    context.load_default_certs()
+    return context
 
 
 def _resolved(host: str, port: int) -> list[str]:

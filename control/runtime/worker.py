@@ -139,7 +139,7 @@ class Worker:
                 (self._sweep, self._pace.takeover_poll_s, None),
                 (self._readopt, _READOPT_S, None),
                 (self._obey, self._pace.poll_s, self._orders),
-                (self._chores.work, self._pace.failover_wait_s, None),
+                (self._chores.work_off, self._pace.failover_wait_s, None),
                 (self._attest, self._pace.attest_s, self._other_database),
             )
         ]

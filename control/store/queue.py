@@ -20,6 +20,7 @@ from procrastinate.jobs import Job
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from control.store.database import Address
+from control.store.errors import refusal
 
 _QUEUE: Final = "notices"
 _SIGNS: Final = 3  # of life, in the time after which a worker counts as lost
@@ -30,7 +31,7 @@ _POLL_S: Final = 5.0  # without a notification, which a broken connection may lo
 Handle = Callable[[str, UUID], Awaitable[timedelta | None]]
 """Delivers a notice of a tenant. Returns after which time to try again, None where nothing is left to do."""
 
-logging.getLogger("procrastinate").setLevel(logging.CRITICAL)  # what it says of jobs, notices say for their tenant
+logging.getLogger("procrastinate").setLevel(logging.ERROR)  # what else it says of jobs, notices say
 
 
 class _Again(Exception):
@@ -60,8 +61,18 @@ class Queue:
         self._conninfo, self._handle = _conninfo(address), handle
         self._at_once, self._lost_after_s = at_once, lost_after.total_seconds()
 
-    async def work(self) -> None:
-        """Work until cancelled. Raises what breaks it, such as a database that is away; then it can be called again."""
+    async def work_off(self) -> None:
+        """Deliver until cancelled. Raises `database-away`, and what else breaks it; then it can be called again."""
+        try:
+            await self._work_off()
+        except procrastinate.exceptions.ConnectorException as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # it broke as it was told to stop
+                raise asyncio.CancelledError from error
+            cause = error.__cause__
+            raise (refusal(cause) if isinstance(cause, Exception) else None) or error from error
+
+    async def _work_off(self) -> None:
         connector = procrastinate.PsycopgConnector(conninfo=self._conninfo, min_size=1, max_size=2)
         app = procrastinate.App(connector=connector)
         app.task(name="deliver", queue=_QUEUE, retry=_Later())(self._deliver)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -42,7 +43,8 @@ class WebServer:
 
 
 @contextmanager
-def web_server() -> Iterator[WebServer]:
+def web_server(tls: ssl.SSLContext | None = None) -> Iterator[WebServer]:
+    """With `tls`, it is encrypted."""
     kept = WebServer()
     kept.go.set()
 
@@ -64,6 +66,8 @@ def web_server() -> Iterator[WebServer]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     kept.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
@@ -97,10 +101,11 @@ class MailServer:
 
 
 @asynccontextmanager
-async def mail_server() -> AsyncIterator[MailServer]:
+async def mail_server(**how: Any) -> AsyncIterator[MailServer]:
+    """`how`: what aiosmtpd's `SMTP` takes besides."""
     kept = MailServer()
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: SMTP(kept, hostname="localhost"), "127.0.0.1", 0)
+    server = await loop.create_server(lambda: SMTP(kept, hostname="localhost", **how), "127.0.0.1", 0)
     async with server:
         kept.port = server.sockets[0].getsockname()[1]
         yield kept

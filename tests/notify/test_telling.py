@@ -16,11 +16,13 @@ import psycopg
 import pytest
 from langgraph.graph import START, StateGraph
 
+from control.core.assignment import Candidate
 from control.core.failure import FailureClass
 from control.core.problem import Refusal
 from control.core.sink import Event, SinkKind, Wanted
 from control.runtime.commands import Control
 from control.runtime.commands.notify import add_sink, list_sinks, log, remove_sink, rotate_secret, try_sink
+from control.runtime.commands.reassign import set_assignee
 from control.runtime.commands.start import start
 from control.sdk import Rung
 from control.store import runs
@@ -32,6 +34,7 @@ from tests.runtime.scenes import until
 from tests.runtime.test_votes import State, approve, asked, gated
 
 HOUR: Final = timedelta(hours=1)
+PATIENCE: Final = timedelta(seconds=15)
 HERE: Final = {"notify_networks": ("127.0.0.0/8",)}
 
 
@@ -193,9 +196,9 @@ async def test_a_secret_is_rotated_under_way(database: str, web: WebServer) -> N
         sink_id, first = await hooked(stage.control, web.url, "asked")
         text, _ = await rotate_secret(stage.control, sink_id, overlap=HOUR)
         second = base64.b64decode(text.removeprefix("whsec_"))
-        assert (await try_sink(stage.control, sink_id, patience_s=15)).condition == "delivered"
+        assert (await try_sink(stage.control, sink_id, patience=PATIENCE)).condition == "delivered"
         await clock.advance(database, HOUR)
-        assert (await try_sink(stage.control, sink_id, patience_s=15)).condition == "delivered"
+        assert (await try_sink(stage.control, sink_id, patience=PATIENCE)).condition == "delivered"
     both, last = web.received
     assert signatures(both) == [expected(both, second), expected(both, first)]
     assert signatures(last) == [expected(last, second)]
@@ -298,7 +301,8 @@ async def test_only_who_may_manage_sinks_sees_or_changes_them(database: str) -> 
         approver = stage.acting("approver", "operator")
         acts = (
             hooked(approver, "https://example.org/", "asked"), list_sinks(approver), log(approver),
-            remove_sink(approver, sink_id), rotate_secret(approver, sink_id), try_sink(approver, sink_id, patience_s=0),
+            remove_sink(approver, sink_id), rotate_secret(approver, sink_id),
+            try_sink(approver, sink_id, patience=PATIENCE),
         )  # fmt: skip
         for act in acts:
             with pytest.raises(Refusal) as refused:
@@ -317,27 +321,64 @@ async def test_a_tenant_knows_nothing_of_anothers_sinks(database: str, web: WebS
             with pytest.raises(Refusal, match="There is no such sink"):
                 await act(stage.control, sink_id)
         assert await list_sinks(stage.control) == []
-        assert (await try_sink(other, sink_id, patience_s=15)).condition == "delivered"
+        assert (await try_sink(other, sink_id, patience=PATIENCE)).condition == "delivered"
 
 
-@pytest.mark.parametrize(
-    ("kind", "target"),
-    [
-        (SinkKind.WEBHOOK, "ftp://example.org/"),
-        (SinkKind.WEBHOOK, "https:///path"),
-        (SinkKind.WEBHOOK, "https://me:key@example.org/"),
-        (SinkKind.WEBHOOK, "https://example.org:port/"),
-        (SinkKind.WEBHOOK, "https://example.org/\r\nhost: other"),
-        (SinkKind.WEBHOOK, f"https://example.org/{'x' * 2000}"),
-        (SinkKind.MAIL, "nobody"),
-        (SinkKind.MAIL, "a@example.org, b@example.org"),
-        (SinkKind.MAIL, "a@example.org\nbcc: b@example.org"),
-    ],
-)
-async def test_what_is_no_address_is_refused(database: str, kind: SinkKind, target: str) -> None:
+async def test_what_is_no_address_is_refused_and_not_stored(database: str) -> None:
     async with staged(database, {}, work=False) as stage:
         with pytest.raises(Refusal, match="Nobody can be told there"):
-            await add_sink(stage.control, Wanted(kind, target, frozenset({Event.ASKED})))
-        with pytest.raises(Refusal, match="No event is named"):
-            await add_sink(stage.control, Wanted(SinkKind.MAIL, "a@example.org", frozenset()))
+            await hooked(stage.control, "ftp://example.org/", "asked")
         assert await list_sinks(stage.control) == []
+
+
+async def test_who_is_given_a_question_is_told(database: str, post: MailServer) -> None:
+    graph = gated(skills=["tax"], expires_in=8 * HOUR)
+    async with staged(database, {"pay": graph}, smtp_url=post.url, smtp_sender="us@control.example") as stage:
+        for name in ("ana", "ben"):
+            await set_assignee(stage.control, Candidate(name, frozenset(), frozenset({"tax"}), capacity=1))
+            wanted = Wanted(SinkKind.MAIL, f"{name}@example.org", frozenset(Event), frozenset({name}))
+            await add_sink(stage.control, wanted)
+        await asked(stage)
+        await asked(stage)
+        found = await told(stage.control, "delivered", times=2)
+    assert {notice.event for notice in found} == {"reassigned"}
+    assert sorted(mail.rcpt_tos[0] for mail in post.mail) == ["ana@example.org", "ben@example.org"]
+    assert {mail.mail_from for mail in post.mail} == {"us@control.example"}
+
+
+async def test_the_courier_survives_its_connections(database: str, web: WebServer) -> None:
+    async with staged(database, {"pay": gated()}, failover_wait_s=0.2, **HERE) as stage:
+        await hooked(stage.control, web.url, "asked")
+        await asked(stage)
+        await told(stage.control, "delivered")
+        with psycopg.connect(database) as conn:
+            conn.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity"
+                " where datname = current_database() and pid <> pg_backend_pid() and usename = 'control_claim'"
+            )
+        await asked(stage)
+        await told(stage.control, "delivered", times=2)
+    assert len(web.received) == 2
+
+
+async def test_a_mail_is_not_sent_without_a_mail_server(database: str) -> None:
+    async with staged(database, {}) as stage:
+        made, _ = await add_sink(stage.control, Wanted(SinkKind.MAIL, "a@example.org", frozenset({Event.ASKED})))
+        notice = await try_sink(stage.control, made.sink_id, patience=PATIENCE)
+        assert (notice.condition, notice.error) == ("failed", "No mail server is set: CONTROL_SMTP_URL.")
+
+
+async def test_who_the_mail_server_does_not_know_is_given_up(database: str, post: MailServer) -> None:
+    post.answers = ["550 No such user"]
+    async with staged(database, {}, smtp_url=post.url) as stage:
+        made, _ = await add_sink(stage.control, Wanted(SinkKind.MAIL, "a@example.org", frozenset({Event.ASKED})))
+        notice = await try_sink(stage.control, made.sink_id, patience=PATIENCE)
+        assert (notice.condition, notice.error) == ("failed", "The mail server answered 550 No such user.")
+
+
+async def test_a_password_is_never_sent_in_the_clear(database: str, post: MailServer) -> None:
+    async with staged(database, {}, smtp_url=post.url.replace("//", "//me:secret@")) as stage:
+        made, _ = await add_sink(stage.control, Wanted(SinkKind.MAIL, "a@example.org", frozenset({Event.ASKED})))
+        notice = await try_sink(stage.control, made.sink_id, patience=PATIENCE)
+        assert notice.error == "SMTPNotSupportedError: STARTTLS extension not supported by server."
+        assert notice.condition == "trying" and post.mail == []

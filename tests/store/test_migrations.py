@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
 
 import psycopg
 import pytest
+from procrastinate.schema import SchemaManager
 
 from control.core.problem import Refusal
 from control.store.database import Address, Database
 from control.store.migrations import migrate, migrations
-from tests.store.holding import execute
+from control.testing.database import as_role
+from tests.store.holding import claimed, execute
 
 
 async def opening(address: Address) -> str:
@@ -64,3 +70,49 @@ async def test_an_older_database_is_refused_when_it_is_opened(database: str, emp
 async def test_a_database_that_takes_no_writes_is_refused(database: str) -> None:
     options = "-c default_transaction_read_only=on"
     assert await opening(Address.of(psycopg.conninfo.make_conninfo(database, options=options))) == "database-read-only"
+
+
+def test_a_later_version_of_the_queue_brings_its_own_migrations_once(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = tmp_path / "99.00.00_01_pre_more.sql"
+    later.write_text("create table procrastinate_more (id int); create function procrastinate_do() returns int"
+                     " language sql as 'select count(*)::int from procrastinate_jobs'")  # fmt: skip
+    monkeypatch.setattr(SchemaManager, "get_migrations_path", lambda: str(tmp_path))
+    for _ in range(2):
+        migrate(database)
+    with psycopg.connect(as_role(database, "control_claim")) as conn:
+        conn.execute("insert into control_queue.procrastinate_more values (1)")
+        assert conn.execute("select control_queue.procrastinate_do()").fetchone() == (0,)
+    assert execute(database, "select obj_description('control_queue'::regnamespace)") == [(later.name,)]
+
+
+def test_the_owner_need_not_be_a_superuser(empty_database: str) -> None:
+    """What the owner's rights are lent to is the queue's own triggers; a question is announced all the same."""
+    with owned(empty_database) as conninfo:
+        migrate(conninfo)
+        fence = claimed(empty_database, tenant="a", thread="t")
+        execute(empty_database, "insert into control.sink (tenant, sink_id, kind, target, events, made_by, made_at)"
+                " values ('a', '0badcafe', 'mail', 'desk@example.org', '{asked}', 'me', now())")  # fmt: skip
+        with psycopg.connect(as_role(empty_database, "control_flush")) as conn:
+            conn.execute("set control.tenants = 'a'")
+            conn.execute("insert into control.ledger (tenant, run_id, seq, at, kind, actor, epoch, body, digest, hash)"
+                         " values ('a', %s, 100, now(), 'asked', 'me', 1, '{}', '', '')", (fence.run_id,))  # fmt: skip
+        for table in ("control.notice", "control_queue.procrastinate_jobs", "control_queue.procrastinate_events"):
+            assert execute(empty_database, f"select count(*) from {table}") == [(1,)], table
+
+
+@contextmanager
+def owned(conninfo: str) -> Iterator[str]:
+    """The database in the hands of somebody with no other rights."""
+    name = f"owner_{uuid4().hex[:12]}"
+    database = psycopg.conninfo.conninfo_to_dict(conninfo)["dbname"]
+    execute(conninfo, f"create role {name} login")
+    execute(conninfo, f"alter database {database} owner to {name}")
+    try:
+        yield as_role(conninfo, name)
+    finally:
+        execute(conninfo, f"reassign owned by {name} to current_user")
+        execute(conninfo, f"alter database {database} owner to current_user")
+        execute(conninfo, f"drop owned by {name}")
+        execute(conninfo, f"drop role {name}")

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from control.core.action import Action
-from control.core.sink import Sink, SinkKind, Wanted
+from control.core.sink import SINK_UNFIT, Sink, SinkKind, Wanted
 from control.core.webhook import SECRET_BYTES, spelled
+from control.runtime.webhook import Undelivered, Webhooks
 from control.store import notices, sinks
 from control.store.notices import Told
 
@@ -24,12 +25,15 @@ OVERLAP: Final = timedelta(days=1)
 _LOOK_S: Final = 0.1
 
 
-async def add_sink(control: Control, wanted: Wanted) -> tuple[Sink, str | None]:
+async def add_sink(control: Control, wanted: Wanted, *, webhooks: Webhooks | None = None) -> tuple[Sink, str | None]:
     """A new sink and, of a webhook, the secret that signs: this is the only time that it is given.
 
-    Raises `sink-unfit`, `not-permitted`.
+    With `webhooks`, an address that nothing would ever be sent to is refused at once; whoever delivers judges it again,
+    each time. Raises `sink-unfit`, `not-permitted`.
     """
     wanted.check()
+    if webhooks is not None and wanted.kind is SinkKind.WEBHOOK:
+        await _judge(webhooks, wanted.target)
     secret = token_bytes(SECRET_BYTES) if wanted.kind is SinkKind.WEBHOOK else None
     await control.permit(Action.MANAGE_SINKS)
     async with control.transaction() as conn:
@@ -63,7 +67,7 @@ async def rotate_secret(control: Control, sink_id: str, *, overlap: timedelta = 
     return spelled(secret), until
 
 
-async def try_sink(control: Control, sink_id: str, *, patience_s: float) -> Told:
+async def try_sink(control: Control, sink_id: str, *, patience: timedelta) -> Told:
     """Have a worker tell a sink that this is a test, and wait a while for what comes of the first try.
 
     Raises `no-such-sink`, `not-permitted`.
@@ -71,7 +75,7 @@ async def try_sink(control: Control, sink_id: str, *, patience_s: float) -> Told
     await control.permit(Action.MANAGE_SINKS)
     async with control.transaction() as conn:
         notice_id = await notices.try_out(conn, control.tenant, sink_id)
-    deadline = asyncio.get_running_loop().time() + patience_s
+    deadline = asyncio.get_running_loop().time() + patience.total_seconds()
     while True:
         told = await _read(control, notice_id)
         if told.delivered_at or told.error or asyncio.get_running_loop().time() > deadline:
@@ -84,6 +88,14 @@ async def log(control: Control, *, failed: bool = False, limit: int = 100) -> li
     await control.permit(Action.MANAGE_SINKS)
     async with control.transaction() as conn:
         return await notices.listed(conn, control.tenant, failed=failed, limit=limit)
+
+
+async def _judge(webhooks: Webhooks, url: str) -> None:
+    try:
+        await webhooks.judged(url)
+    except Undelivered as error:
+        if error.for_good:
+            raise SINK_UNFIT.because(str(error)) from None
 
 
 async def _read(control: Control, notice_id: UUID) -> Told:
