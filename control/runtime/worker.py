@@ -24,7 +24,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from langgraph.pregel import Pregel
@@ -65,6 +65,17 @@ class Pace:
     block_after_s: float
     drain_grace_s: float
     attest_s: float
+
+
+class _Loops(NamedTuple):
+    """What a worker does again and again."""
+
+    claiming: asyncio.Task[None]
+    sweeping: asyncio.Task[None]
+    adopting: asyncio.Task[None]
+    obeying: asyncio.Task[None]
+    chores: asyncio.Task[None]
+    attesting: asyncio.Task[None]
 
 
 class Worker:
@@ -132,17 +143,14 @@ class Worker:
         gc.freeze()  # what was loaded stays; a collection need not walk through it again
         watch = LoopWatch(after_s=self._pace.block_after_s, report=self._blocked)
         watch.start()
-        loops = [
-            asyncio.create_task(self._forever(act, pace_s, wake), name=act.__name__)
-            for act, pace_s, wake in (
-                (self._claim, self._pace.poll_s, self._work),
-                (self._sweep, self._pace.takeover_poll_s, None),
-                (self._readopt, _READOPT_S, None),
-                (self._obey, self._pace.poll_s, self._orders),
-                (self._chores.work_off, self._pace.failover_wait_s, None),
-                (self._attest, self._pace.attest_s, self._other_database),
-            )
-        ]
+        loops = _Loops(
+            claiming=self._again(self._claim, self._pace.poll_s, self._work),
+            sweeping=self._again(self._sweep, self._pace.takeover_poll_s),
+            adopting=self._again(self._readopt, _READOPT_S),
+            obeying=self._again(self._obey, self._pace.poll_s, self._orders),
+            chores=self._again(self._chores.work_off, self._pace.failover_wait_s),
+            attesting=self._again(self._attest, self._pace.attest_s, self._other_database),
+        )
         try:
             await self._draining.wait()
             await self._finish(loops)
@@ -155,6 +163,11 @@ class Worker:
     def drain(self) -> None:
         """Claim nothing more, and let every run go at its next step boundary."""
         self._draining.set()
+
+    def _again(
+        self, act: Callable[[], Awaitable[None]], pace_s: float, wake: asyncio.Event | None = None
+    ) -> asyncio.Task[None]:
+        return asyncio.create_task(self._forever(act, pace_s, wake), name=act.__name__)
 
     async def _forever(self, act: Callable[[], Awaitable[None]], pace_s: float, wake: asyncio.Event | None) -> None:
         """Do it again and again: when woken, and at the latest after `pace_s`. No error ends it: a worker that lives
@@ -278,25 +291,23 @@ class Worker:
         elif claim.overdrawn:
             attempt.stop("budget")
 
-    async def _finish(self, loops: list[asyncio.Task[None]]) -> None:
-        loops[0].cancel()
-        await asyncio.gather(loops[0], return_exceptions=True)
+    async def _finish(self, loops: _Loops) -> None:
+        await _stop(loops.claiming)
         with contextlib.suppress(Refusal):  # a database that is away takes no claims either
             await self._claiming.advertise(self._holdings, draining=True)
         for attempt in list(self._attempts.values()):
             attempt.stop("drain")
         if self._running:
             await asyncio.wait(self._running, timeout=self._pace.drain_grace_s)
-        loops[-1].cancel()
-        await asyncio.gather(loops[-1], return_exceptions=True)
+        await _stop(loops.attesting)
         with contextlib.suppress(Refusal):  # what it saw last is remembered, as well as that can be done
             await self._attest()
 
-    async def _leave(self, loops: list[asyncio.Task[None]]) -> None:
-        for task in (*loops, *self._running):
+    async def _leave(self, loops: _Loops) -> None:
+        left = [*loops, *self._running]
+        for task in left:
             task.cancel()
-        if left := [*loops, *self._running]:
-            await asyncio.wait(left, timeout=_LAST_WAIT_S)  # a node may refuse to be cancelled
+        await asyncio.wait(left, timeout=_LAST_WAIT_S)  # a node may refuse to be cancelled
         with ThreadPoolExecutor(1) as own:  # the loop's pool may be full of nodes that hang
             await asyncio.wrap_future(own.submit(self._session.stop))
         for desk in (self._claiming, self._sweeping, self._obeying, self._adopting, self._attesting):
@@ -354,6 +365,11 @@ class Worker:
         _log.log(level, "the event loop is blocked by node %s in %s", blocked.node, blocked.where)
         if blocked.tenure is not None:
             mark_blocking(self._database.address, blocked.tenure.fence, f"{blocked.node}: {blocked.where}")
+
+
+async def _stop(loop: asyncio.Task[None]) -> None:
+    loop.cancel()
+    await asyncio.gather(loop, return_exceptions=True)
 
 
 async def _one_of_many(act: Awaitable[bool], run_id: UUID) -> bool:
