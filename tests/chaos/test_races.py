@@ -22,7 +22,7 @@ from control.sdk import approval
 from control.store.claims import Claimed, Claims, Holdings
 from control.store.errors import DATABASE_AWAY
 from control.store.flush import Flusher
-from control.store.item import Batch
+from control.store.item import Item
 from control.store.session import Session
 from control.testing.stage import Stage, staged
 from tests.store.holding import execute
@@ -135,15 +135,15 @@ async def test_a_run_that_finishes_while_the_database_is_away_is_finished_later(
     database: str, monkeypatch: MonkeyPatch
 ) -> None:
     """What its last node returned was acknowledged early and then lost: the rows say that the node has yet to run."""
-    persist, refused = Flusher._persist, iter(range(2))
+    flush, refused = Flusher._flush, iter(range(2))
 
-    async def lost(flusher: Flusher, batch: Batch) -> dict[Any, tuple[str, int | None]]:
-        last = [item for items in batch.groups.values() for item in items if item.writes or item.ending]
-        if last and next(refused, None) is not None:
-            raise psycopg.OperationalError("the connection is lost")
-        return await persist(flusher, batch)
+    async def lost(flusher: Flusher, items: list[Item]) -> None:
+        if any(item.writes or item.ending for item in items) and next(refused, None) is not None:
+            flusher._fail(items, DATABASE_AWAY.because("Every try was lost."))
+        else:
+            await flush(flusher, items)
 
-    monkeypatch.setattr(Flusher, "_persist", lost)
+    monkeypatch.setattr(Flusher, "_flush", lost)
     graph = StateGraph(Said).add_node("say", lambda _: {"said": ["it"]}).add_edge(START, "say").compile()
     async with staged(database, {"saying": graph}) as stage:
         run = await start(stage.control, "saying", {"said": []})
