@@ -7,7 +7,7 @@ keep state in their session and use the direct address.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -34,6 +34,7 @@ POOLER: Final = Problem(
     next_step="Set DATABASE_DIRECT_URL to the server's own address; locks and notifications need a session there.",
 )
 _BEGIN: Final = "begin; " + read("runs")["scope"]
+TENANTS: Final = read("flush")["tenants"]
 _SCHEMA: Final = read("schema")
 _SESSION_OPTIONS: Final = (
     "-c plan_cache_mode=force_generic_plan -c jit=off"  # short statements, always the same
@@ -78,7 +79,7 @@ class Database:
         self._commands = _pool(address.scoped("control_command"), size, prepare=not pooled)
         scoped = address.scoped("control_flush")
         self._flushes = _pool(scoped, size, prepare=not pooled) if address.login else self._commands
-        self.reader = _pool(address.session("control_flush"), size)
+        self.reader = _pool(address.session("control_flush"), size, reset=_forget)  # its sessions bear a tenant
 
     async def open(self) -> None:
         """Connect, and refuse a database that is away, read-only, of another version, or behind a pooler."""
@@ -155,7 +156,9 @@ async def acting(conn: AsyncConnection[Any], role: Role, tenant: str) -> AsyncIt
     await conn.commit()
 
 
-def _pool(conninfo: str, size: int, *, prepare: bool = True) -> AsyncConnectionPool[AsyncConnection[Any]]:
+def _pool(
+    conninfo: str, size: int, *, prepare: bool = True, reset: Callable[[Connection], Awaitable[None]] | None = None
+) -> AsyncConnectionPool[Connection]:
     threshold = 0 if prepare else None
     return AsyncConnectionPool(
         conninfo,
@@ -164,9 +167,15 @@ def _pool(conninfo: str, size: int, *, prepare: bool = True) -> AsyncConnectionP
         open=False,
         timeout=10,
         configure=_configure,
+        reset=reset,
         kwargs={"autocommit": True, "prepare_threshold": threshold, "row_factory": dict_row},
     )
 
 
 async def _configure(conn: AsyncConnection[Any]) -> None:
     arrays.register(conn)
+
+
+async def _forget(conn: Connection) -> None:
+    """What the pool does with a connection before anybody gets it again; one on which it fails is closed."""
+    await conn.execute(TENANTS, {"tenants": ""})

@@ -20,14 +20,12 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from typing_extensions import override
 
 from control.core.action import Action
-from control.store.database import acting
+from control.store.database import TENANTS, acting
 from control.store.errors import refusal
 from control.store.serde import StrictSerializer
-from control.store.sql import read
 from control.store.tenure import TENURE, Tenure
 from control.store.thread_ops import Owner, ThreadOps
 
-_TENANTS: Final = read("flush")["tenants"]
 _RUNTIME: Final = "__pregel_runtime"
 _TASK: Final = "__pregel_task_id"
 
@@ -129,15 +127,14 @@ class Reader(ThreadOps):
 
     @asynccontextmanager
     async def _cursor(self, *, pipeline: bool = False) -> AsyncIterator[AsyncCursor[DictRow]]:
-        """A cursor that forgets afterwards whom it read for. Pruning begins a transaction on it, before any query."""
+        """A cursor whose connection forgets whom it read for before anybody else gets it, see `Database.reader`.
+        Pruning begins a transaction on it, before any query.
+        """
         try:
             async with self.conn.connection() as conn:  # type: ignore[operator]  # always a pool here
-                await conn.execute(_TENANTS, {"tenants": self._tenant})
-                try:
-                    async with conn.transaction() if pipeline else nullcontext(), conn.cursor(binary=True) as cursor:
-                        yield cursor
-                finally:
-                    await _forget(conn)
+                await conn.execute(TENANTS, {"tenants": self._tenant})
+                async with conn.transaction() if pipeline else nullcontext(), conn.cursor(binary=True) as cursor:
+                    yield cursor
         except (PoolTimeout, psycopg.Error) as error:
             raise refusal(error) or error from error
 
@@ -154,14 +151,6 @@ class Reader(ThreadOps):
             parent_config={"configurable": {**configurable, "checkpoint_id": parent}} if parent else None,
             pending_writes=self._load_writes(value["pending_writes"]),
         )
-
-
-async def _forget(conn: AsyncConnection[DictRow]) -> None:
-    try:
-        await conn.execute(_TENANTS, {"tenants": ""})
-    except BaseException:
-        await conn.close()  # it must not be used again
-        raise
 
 
 def _enters(config: RunnableConfig) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import operator
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, LiteralString, TypedDict
 
 import psycopg
 import pytest
@@ -15,7 +15,7 @@ from psycopg.rows import dict_row
 
 from control.core.problem import Refusal
 from control.store.item import Batch
-from tests.store.holding import claimed, execute, installation, put, under
+from tests.store.holding import claimed, execute, installation, put, under, until_blocked
 
 
 class State(TypedDict):
@@ -57,6 +57,61 @@ async def test_under_a_claim_the_claims_tenant_reads_whoever_read_before(databas
             assert found is not None and found.checkpoint["channel_values"] == {"word": fence.tenant}
             assert await app.saver.aget_tuple(config(fence.thread_id)) is None
             assert [t async for t in app.saver.of(fence.tenant).alist(None)] != []
+
+
+async def test_no_connection_of_the_pool_bears_the_tenant_of_its_last_reader(database: str) -> None:
+    """Whether that reader was done, failed, gave up, or left a transaction open. One connection serves them all."""
+    fence = claimed(database, thread="mine")
+    async with installation(database, pool_limit=1) as app:
+        await put(app, under(fence), word="mine")
+
+        async def read(query: LiteralString) -> None:
+            async with app.saver._cursor() as cursor:
+                await (await cursor.execute("select checkpoint_id from checkpoints")).fetchall()
+                assert cursor.rowcount == 1
+                await cursor.execute(query)
+
+        async def borne() -> list[Any]:
+            async with app.database.reader.connection() as conn:
+                found = (
+                    "select current_setting('control.tenants') as tenants, (select count(*) from checkpoints) as seen"
+                )
+                return await (await conn.execute(found)).fetchall()
+
+        nobody = [{"tenants": "", "seen": 0}]
+        await read("select")
+        assert await borne() == nobody
+        await read("begin")
+        assert await borne() == nobody
+        with pytest.raises(Refusal, match="division by zero"):
+            await read("select 1 / 0")
+        assert await borne() == nobody
+        reading = asyncio.ensure_future(read("select pg_sleep(60)"))  # given up long before
+        await until_blocked(database, by="Timeout")
+        reading.cancel()
+        await asyncio.wait({reading})
+        assert await borne() == nobody
+
+
+async def test_a_connection_that_cannot_forget_its_tenant_is_not_used_again(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fence = claimed(database, thread="mine")
+    async with installation(database, pool_limit=1) as app:
+        await put(app, under(fence), word="mine")
+
+        async def fail(conn: psycopg.AsyncConnection[Any]) -> None:
+            await conn.execute("select 1 / 0")
+
+        async def backend() -> int:
+            async with app.database.reader.connection() as conn:
+                return conn.info.backend_pid
+
+        before = await backend()
+        with monkeypatch.context() as patch:
+            patch.setattr(app.database.reader, "_reset", fail)
+            assert await app.saver.aget_tuple(config("mine"))
+            assert await backend() != before
 
 
 async def test_an_item_of_a_tenant_that_its_flush_did_not_name_is_not_written(
