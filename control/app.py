@@ -141,7 +141,7 @@ async def opened(
     settings: Settings, at: Address | None = None, workflows: Mapping[str, Workflow] | None = None
 ) -> AsyncIterator[App]:
     """Everything of one process, opened, and closed in the reverse order. Raises the problems of `Database.open`."""
-    from control.runtime.agency import judge
+    from control.runtime.agency import judge, terms
     from control.runtime.back_doors import permits
     from control.runtime.dissent import dissent
     from control.store.binding import Rules
@@ -173,7 +173,7 @@ async def opened(
             permit=permits(local_person(settings)),
         )
         serde = _serde(settings)
-        saver = ControlSaver(database.reader, flusher, serde=serde, writers=writers, rules=Rules(dissent, judge))
+        saver = ControlSaver(database.reader, flusher, serde=serde, writers=writers, rules=Rules(dissent, judge, terms))
         yield App(settings, database, flusher, saver, workflows)
 
 

@@ -157,8 +157,7 @@ class Approval:
     @property
     def roles(self) -> frozenset[str]:
         """The roles that may decide it now. Empty, with no person named either: whoever policy lets."""
-        kept = frozenset(role for role, _ in self.gate.seats)
-        return kept.union(self.gate.roles, self.escalated_to)
+        return self.escalated_to.union(self.gate.roles, *self.gate.kept)
 
     @property
     def yes(self) -> tuple[Vote, ...]:
@@ -232,7 +231,7 @@ def objection(approval: Approval, voter: Voter, *, yes: bool) -> Refusal | None:
 
 def empty_seats(approval: Approval) -> int:
     """How many more yes votes it takes at least: the seats that no seating of the voters can fill."""
-    seats = [frozenset({role}) | approval.escalated_to for role, n in approval.gate.seats for _ in range(n)]
+    seats = [roles | approval.escalated_to for roles in approval.gate.kept]
     seats += [frozenset[str]()] * (approval.gate.quorum - len(seats))
     return len(seats) - _seated(seats, [vote.voter.roles for vote in approval.yes])
 

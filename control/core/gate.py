@@ -56,10 +56,10 @@ class Rung:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gate:
     """roles: whoever holds one of them may vote. voters: persons who may vote by name. With neither, whoever policy
-    lets. seats: how many of the quorum only a holder of that role can fill. four_eyes: the run's starter may not
-    approve; not_by: nor may these. default: the answer that silence comes to, where `on_timeout` says so. skills: what
-    an assignee must know, and that one is sought at all; None: the question is nobody's in particular.
-    reassign_before: how long before its expiry an assigned question moves on to somebody else.
+    lets. seats: how many of the quorum only a holder of that role can fill; `risk|legal` is of either. four_eyes: the
+    run's starter may not approve; not_by: nor may these. default: the answer that silence comes to, where `on_timeout`
+    says so. skills: what an assignee must know, and that one is sought at all; None: the question is nobody's in
+    particular. reassign_before: how long before its expiry an assigned question moves on to somebody else.
     """
 
     quorum: int = 1
@@ -75,10 +75,14 @@ class Gate:
     reassign_before: timedelta | None = None
 
     @property
+    def kept(self) -> tuple[frozenset[str], ...]:
+        """The seats that are kept, one by one: whose each is."""
+        return tuple(frozenset(role.split("|")) for role, count in self.seats for _ in range(count))
+
+    @property
     def named_roles(self) -> frozenset[str]:
         """Every role that may come to count, now or on some rung."""
-        kept = frozenset(role for role, _ in self.seats)
-        return kept.union(self.roles, *(rung.to for rung in self.ladder))
+        return frozenset(self.roles).union(*self.kept, *(rung.to for rung in self.ladder))
 
     def review_before(self, expires_in: timedelta) -> timedelta:
         """How long before its expiry an assigned question is looked at again: as it says, or for its last quarter."""

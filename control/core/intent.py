@@ -8,13 +8,14 @@ neither number nor object is given as a text, `true` and `false` among them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
 from control.core.action import Action
-from control.core.packet import Packet, Shape, plain
+from control.core.decision import Decision
+from control.core.packet import Choice, Packet, Shape, plain
 
 _LARGEST: Final = 2**63 - 1
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
@@ -89,6 +90,15 @@ def intents_of(packet: Packet) -> tuple[Intent, ...]:
         return (Intent(action=action, name=shown["name"], args=shown["args"], declared=declared),)
     except (KeyError, TypeError, ValueError):  # a node of its own that happens to use the word
         return ()
+
+
+def edited(packet: Packet, decisions: Sequence[Decision]) -> tuple[Intent, ...]:
+    """The calls of a packet that somebody has changed, as they are to be now."""
+    pairs = zip(packet.actions, decisions, strict=False)
+    changed = (
+        (action.name, said.args) for action, said in pairs if said.choice is Choice.EDIT and said.args is not None
+    )
+    return tuple(Intent(action=Action.CALL_TOOL, name=name, args=args) for name, args in changed)
 
 
 def arguments(args: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, str]]:

@@ -101,7 +101,7 @@ def packet_of(value: Any, schema: Mapping[str, Any] | None = None) -> Packet:
     told = plain(value)
     shape = _shape(told)
     actions = _READERS[shape](told, schema) if shape in _READERS else ()
-    ours = told if shape in (Shape.APPROVAL, Shape.QUESTION, Shape.DOUBT) else _NOTHING
+    ours = told if shape in (Shape.APPROVAL, Shape.QUESTION, Shape.DOUBT) else terms_of(told)
     return Packet(
         shape=shape,
         title=_title(told, shape, actions),
@@ -123,6 +123,25 @@ def packet_of(value: Any, schema: Mapping[str, Any] | None = None) -> Packet:
         valid_for_s=_number(ours.get("valid_for_s")),
         gate=_mapping(ours.get("gate")),
     )
+
+
+_TERMS: Final = "control"
+
+
+def with_terms(value: Any, terms: Mapping[str, Any]) -> Any:
+    """A question of another library's shape, as JSON has it, with what the rules demand of it: `rules`, `asked_by`,
+    `gate`, `expires_in_s` and `evidence`. Whatever the graph had put in their place is gone.
+    """
+    told = plain(value)
+    first = told[0] if isinstance(told, list) else told
+    added = {name: part for name, part in first.items() if name != _TERMS} | ({_TERMS: dict(terms)} if terms else {})
+    return [added, *told[1:]] if isinstance(told, list) else added
+
+
+def terms_of(value: Any) -> Mapping[str, Any]:
+    """What the rules demand of a question of another library's shape."""
+    first = value[0] if isinstance(value, list) and value else value
+    return _mapping(_mapping(first).get(_TERMS))
 
 
 def packet_text(value: Any) -> str:

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from control.core.gate import Gate, read_gate
-from control.core.packet import Packet, Shape, packet_of, packet_text
+from control.core.packet import Packet, Shape, packet_of, packet_text, terms_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def recognise(interrupt_id: str, value: Any, schema: Mapping[str, Any] | None) -
     if isinstance(value, Mapping) and value.get("type") == "control.wait":
         return _suspension(interrupt_id, value)
     packet = packet_of(value, schema)
-    given: Mapping[str, Any] = value if packet.shape is Shape.APPROVAL else {}
+    given: Mapping[str, Any] = value if packet.shape is Shape.APPROVAL else terms_of(packet.value)
     expires_in = _span(given.get("expires_in_s"))
     return Question(
         interrupt_id=interrupt_id,

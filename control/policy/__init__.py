@@ -7,6 +7,7 @@ whole where a rule could fail or has no name. `default.cedar` governs until a te
 Everything fails closed. What no rule permits is denied. A permit that errs permits nothing; a forbid that errs denies,
 unlike in Cedar itself, which skips it. A rule that asks is a forbid with `@ask("role, role")`: it wins over permits
 however broad, and turns into "yes, once somebody with one of these roles agrees" where a permit stands behind it.
+`demands` says what else it may ask of those who agree; where several rules ask, all of them have their say.
 
 Cedar, and not a language that was easier to embed: its rules are checked against a schema before they are stored, it
 says which rules decided, and it can be evaluated partially, which lists need. OPA in process was twenty times slower;

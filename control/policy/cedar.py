@@ -18,6 +18,8 @@ from typing import Any, Final
 
 import cedarpy
 
+from control.core.demand import Demand, merged
+from control.core.gate import Gate
 from control.core.predicate import Filter
 from control.core.principal import Principal
 from control.core.verdict import Ask, Deny, Permit, Verdict
@@ -93,7 +95,8 @@ class CedarPolicy:
         if not behind.allowed:
             return Deny((), "No rule permits it.")
         of = tuple(dict.fromkeys(role for rule in asking for role in rule.asks))
-        return Ask(*_said(asking), of=of)
+        demand = merged([rule.demand or Demand(Gate(roles=rule.asks)) for rule in asking])
+        return Ask(*_said(asking), of=of, demand=None if demand == Demand(Gate(roles=of)) else demand)
 
 
 _PARSED: Final[dict[str, CedarPolicy]] = {}

@@ -1,7 +1,8 @@
 """Reading a text of rules: what each is called, whether it asks, and every fault that a text is refused for.
 
 A text is taken whole or not at all. Besides what Cedar's own check finds, each rule needs an `@id` of its own, since
-the ledger names the rules that decided; `@ask` belongs on a forbid and names roles; templates are not taken.
+the ledger names the rules that decided; `@ask` belongs on a forbid and names roles, and what else it says of who has to
+agree must make sense (`demands`); templates are not taken.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from typing import Final
 import cedarpy
 from cedarpy import pst
 
+from control.core.demand import Demand
 from control.core.problem import Problem
+from control.policy.demands import names, read_annotations
 
 POLICY_INVALID: Final = Problem(
     code="policy-invalid",
@@ -30,7 +33,8 @@ _NOT_CODE: Final = re.compile(r'//[^\n]*|"(?:[^"\\]|\\.)*"')
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A rule of a text. `asks` are the roles of which one has to agree, for a rule that asks. `line` counts from 1."""
+    """A rule of a text. `asks` are the roles of which one has to agree, for a rule that asks; `demand` is who has to
+    exactly, where it says more. `line` counts from 1; `faults` are those of its annotations."""
 
     id: str
     forbids: bool
@@ -38,6 +42,8 @@ class Rule:
     asks: tuple[str, ...]
     line: int
     asks_nobody: bool = False
+    demand: Demand | None = None
+    faults: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +80,14 @@ def _ordered(nodes: pst.PolicySet) -> list[tuple[str, pst.Template]]:
 def _rule(node: pst.Template, line: int) -> Rule:
     said = dict(node.annotations)
     id, forbids = said.get("id", ""), node.effect == "forbid"
-    roles = tuple(role.strip() for role in said.get("ask", "").split(",") if role.strip())
+    roles = names(said.get("ask") or "")
+    demand, faults = read_annotations(said)
     why = (
         said.get("why") or f"Rule {id} {'asks first' if 'ask' in said else 'forbids it' if forbids else 'permits it'}."
     )
-    return Rule(id, forbids, why, roles, line, asks_nobody="ask" in said and not roles)
+    return Rule(
+        id, forbids, why, roles, line, asks_nobody="ask" in said and not roles, demand=demand, faults=tuple(faults)
+    )
 
 
 def _unnamed(rules: Mapping[str, Rule]) -> Iterator[Fault]:
@@ -92,6 +101,8 @@ def _unnamed(rules: Mapping[str, Rule]) -> Iterator[Fault]:
     for rule in rules.values():
         if rule.asks_nobody:
             yield Fault(rule.line, f'{rule.id} asks nobody: write @ask("role, role")')
+        for fault in rule.faults:
+            yield Fault(rule.line, f"{rule.id}: {fault}" if rule.id else fault)
         if rule.asks and not rule.forbids:
             yield Fault(rule.line, f"{rule.id} is a permit that asks: a rule that asks is written as a forbid")
 

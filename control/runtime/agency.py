@@ -6,12 +6,14 @@ started the run, whom rules find in the context.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Final
 
-from control.core.demand import read_demand
-from control.core.intent import Intent
+from control.core.answer import takes_no
+from control.core.demand import merged, read_demand
+from control.core.intent import Intent, intents_of
+from control.core.packet import Packet
 from control.core.principal import Principal, PrincipalKind
 from control.core.verdict import Ask, Deny, Permit, Verdict
 from control.policy.port import Request, Resource
@@ -61,6 +63,41 @@ async def judge(conn: Connection, run: Run, intent: Intent, *, node: str, key: s
     if said is not None and not isinstance(verdict, Permit):
         verdict = Deny(verdict.rules, f"The rules have changed since it was permitted. {verdict.why}")
     return Judged(verdict, (request.principal.actor, _body(request, verdict, key=key, version=policy.version)))
+
+
+async def terms(conn: Connection, run: Run, packet: Packet, *, node: str) -> dict[str, Any]:
+    """What the rules demand of a question that an unchanged graph asks about tool calls. Nothing where no rule asks
+    about any of them. Silence can end nothing that takes no no. Raises `policy-invalid`.
+    """
+    policy, verdicts_found = await in_force(conn, run.tenant), list[Verdict]()
+    for intent in intents_of(packet):
+        verdicts_found.append(policy.decide(await request_of(conn, run, intent, node=node)))
+    asking = [verdict for verdict in verdicts_found if isinstance(verdict, Ask)]
+    if not asking:
+        return {}
+    demand = merged([verdict.demanded for verdict in asking])
+    rules = sorted({rule for verdict in asking for rule in verdict.rules})
+    why = list(dict.fromkeys(verdict.why for verdict in asking))
+    return {
+        "asked_by": agent_of(run).actor,
+        "rules": rules,
+        "evidence": [{"kind": "policy", "title": sentence} for sentence in why],
+        **(demand if takes_no(packet) else demand.open_ended).as_json(),
+    }
+
+
+async def beyond(conn: Connection, run: Run, packet: Packet, *, changed: Sequence[Intent], node: str) -> str | None:
+    """Why calls that an approver has changed go beyond what was asked: a rule forbids one, or asks that did not ask
+    before. None where they do not. Raises `policy-invalid`.
+    """
+    policy = await in_force(conn, run.tenant)
+    for intent in changed:
+        verdict = policy.decide(await request_of(conn, run, intent, node=node))
+        news = [rule for rule in verdict.rules if rule not in packet.rules]
+        if news and not isinstance(verdict, Permit):
+            forbids = "forbidden" if isinstance(verdict, Deny) else "asked about by others"
+            return f"Changed like this, {intent.name} is {forbids}: {verdict.why} (rules: {', '.join(news)})"
+    return None
 
 
 def _body(request: Request, verdict: Verdict, *, key: str, version: str) -> dict[str, Any]:

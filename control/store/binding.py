@@ -63,6 +63,12 @@ class Judge(Protocol):
         ...
 
 
+class Terms(Protocol):
+    async def __call__(self, conn: AsyncConnection[Any], run: Run, packet: Packet, *, node: str) -> dict[str, Any]:
+        """What policy demands of a question about tool calls; see `with_terms` of `core.packet`. Empty for nothing."""
+        ...
+
+
 async def nobody(*_: Any, **__: Any) -> tuple[Moved, ...]:
     """No policy: nobody's voice is taken back."""
     return ()
@@ -73,12 +79,18 @@ async def anything(*_: Any, **__: Any) -> Judged:
     return Judged(UNRULED)
 
 
+async def nothing(*_: Any, **__: Any) -> dict[str, Any]:
+    """No policy: nothing is demanded of a question but its answer."""
+    return {}
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """Policy, as the store asks it inside its own transactions."""
 
     dissent: Dissent = nobody
     judge: Judge = anything
+    terms: Terms = nothing
 
 
 NO_RULES: Final = Rules()

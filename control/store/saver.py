@@ -39,8 +39,10 @@ from psycopg_pool import AsyncConnectionPool
 from typing_extensions import override
 
 from control.core.action import Action
+from control.core.packet import Packet, Shape, packet_of, with_terms
 from control.core.problem import Refusal
 from control.core.question import Question, Suspension, recognise
+from control.store import runs
 from control.store.binding import NO_RULES, Rules
 from control.store.checkpoints import NULL_TASK
 from control.store.effects import Effects
@@ -75,7 +77,7 @@ class ControlSaver(Reader):
         rules: Rules = NO_RULES,
     ) -> None:
         super().__init__(pool, serde=serde or StrictSerializer(), writers=writers)
-        self._flusher = flusher
+        self._flusher, self._rules = flusher, rules
         self.effects = Effects(self, flusher, rules=rules)
 
     async def tenure(self, config: RunnableConfig, *, source: str | None = None, task_id: str = "") -> Tenure:
@@ -159,7 +161,7 @@ class ControlSaver(Reader):
                 tenure.ran.append((task_id, task_path))
         for channel, value in writes:
             if channel == INTERRUPT:
-                self._ask(tenure, item, value, node=ns.partition(":")[0] or tenure.node(task_id, task_path))
+                await self._ask(tenure, item, value, node=ns.partition(":")[0] or tenure.node(task_id, task_path))
         # LangGraph goes on when a step's checkpoint is durable, and that commits behind the writes queued before it.
         output = not any(channel in _NO_OUTPUT for channel, _ in writes)
         await self._write(tenure, item, acknowledge_early=output and tenure.input_kept)
@@ -179,7 +181,7 @@ class ControlSaver(Reader):
     def _shown(self, error: Any) -> str:
         return self.serde.redact_text(error if isinstance(error, str) else repr(error)).replace("\0", "\\0")
 
-    def _ask(self, tenure: Tenure, item: Item, interrupts: Sequence[Interrupt[Any]], *, node: str) -> None:
+    async def _ask(self, tenure: Tenure, item: Item, interrupts: Sequence[Interrupt[Any]], *, node: str) -> None:
         """Open each interrupt once: a subgraph's arrives again with the root task that carries it."""
         row = (item.marks or item.writes)[0]
         for interrupt in interrupts:
@@ -187,9 +189,19 @@ class ControlSaver(Reader):
                 continue
             tenure.asked.add(interrupt.id)
             schema = interrupt.response_schema if isinstance(interrupt.response_schema, dict) else None
-            asked = self._redacted(recognise(interrupt.id, interrupt.value, schema))
+            value = await self._on_terms(tenure, packet_of(interrupt.value, schema), interrupt.value, node=node)
+            asked = self._redacted(recognise(interrupt.id, value, schema))
             item.asked.append(Asked(asked, row.checkpoint_id, node))
             item.entries.append(_opened(asked, tenure, node))
+
+    async def _on_terms(self, tenure: Tenure, packet: Packet, value: Any, *, node: str) -> Any:
+        """A question as it is asked: of another library's shape, with what the rules demand of it."""
+        if packet.shape not in (Shape.BATCH, Shape.CALL, Shape.INBOX):
+            return value
+        fence = tenure.fence
+        async with self.reading(fence.tenant) as conn:
+            run = await runs.read_run(conn, fence.tenant, fence.run_id)
+            return with_terms(value, await self._rules.terms(conn, run, packet, node=node))
 
     def _redacted(self, asked: Question | Suspension) -> Question | Suspension:
         if isinstance(asked, Suspension):

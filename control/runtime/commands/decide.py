@@ -17,14 +17,16 @@ from uuid import UUID
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
-from control.core.answer import Said, Word, settle, takes_no
+from control.core.answer import Said, Word, read_back, settle, takes_no
 from control.core.approval import ALREADY_DECIDED, On, objection, step
-from control.core.decision import ANSWER_INVALID
+from control.core.decision import ANSWER_INVALID, invalid
 from control.core.freshness import ANSWER_STALE, STALE, Moved, refused
+from control.core.intent import edited
 from control.core.lifecycle import VERB_NOT_LEGAL, Verb
 from control.core.packet import packet_text
 from control.core.problem import Problem, Refusal
 from control.core.verdict import Permit
+from control.runtime.agency import beyond
 from control.runtime.authority import AGREEMENT_NEEDED, NOT_PERMITTED, Authority, resource
 from control.runtime.commands import Change, Control, check_size
 from control.runtime.commands.vote import count, hear
@@ -98,6 +100,7 @@ async def _decide(change: Change, question: Approval, said: Said, *, on_behalf_o
     by = heard.signature(yes=yes)
     value = settle(asked, said, by=by, at=change.at).value
     _check(question, value)
+    await _check_changes(change, question, value)
     text = control.serde.redact_json(json.dumps(value, ensure_ascii=False))
     check_size(control, len(text.encode()))
     if yes and (unfit := objection(heard.asked.approval, heard.voter, yes=True)):
@@ -123,6 +126,14 @@ async def _decide(change: Change, question: Approval, said: Said, *, on_behalf_o
     )
     kind, _, body = questions.decided(key, verdict, text, note=said.note, by=control.by)
     return await change.save(replace(change.run, woken_at=change.at), [*entries, change.entry(kind, body)])
+
+
+async def _check_changes(change: Change, question: Approval, value: Any) -> None:
+    """Refuse changed arguments that others would have to agree to, or nobody may."""
+    asked = question.asks
+    changed = edited(asked, read_back(asked, value))
+    if changed and (why := await beyond(change.conn, change.run, asked, changed=changed, node=question.node)):
+        raise invalid(f"{why}. Reject it with a reason, and let the agent ask for that instead.")
 
 
 async def _moves(change: Change, about: binding.Subject, *, opened_at: datetime) -> tuple[Moved, ...]:
