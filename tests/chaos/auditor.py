@@ -53,6 +53,8 @@ class Findings:
 
     faults: list[str] = field(default_factory=list)
     second_epochs: int = 0
+    executions: int = 0
+    repeated: int = 0
     takeovers_s: list[float] = field(default_factory=list)
 
     def summary(self, toll: Toll, runs: int) -> str:
@@ -61,6 +63,7 @@ class Findings:
         p50, worst = median(spans), max(spans)
         return (
             f"seed {toll.seed}: {runs:,} runs in {toll.took_s:.1f} s, {toll.idle}; {done}; "
+            f"{self.executions:,} executions, {self.repeated} of them repeated; "
             f"{self.second_epochs} runs took a second epoch; {len(self.takeovers_s)} takeovers, "
             f"kill to claim p50 {p50:.2f} s, worst {worst:.2f} s"
         )
@@ -117,8 +120,11 @@ def examine(found: Books, work: Sequence[Work], seen: Sequence[Seen], toll: Toll
     findings = Findings()
     findings.faults += audit(found)
     findings.faults += _wrong_ends(found, work)
+    findings.faults += _unseen(work, seen)
     findings.faults += _doubled(found, seen)
     findings.faults += _slandered(found, toll)
+    begun = [(one.run_id, one.task) for one in seen if not one.note]
+    findings.executions, findings.repeated = len(begun), len(begun) - len(set(begun))
     findings.second_epochs = sum(row["epoch"] > 1 for row in found.runs.values())
     findings.takeovers_s = [span.total_seconds() for span in takeovers(found, toll)]
     return findings
@@ -135,6 +141,11 @@ def _wrong_ends(found: Books, work: Sequence[Work]) -> Iterator[str]:
                 f"run {each.run_id} ({each.workflow}) is {row.get('status')} with {row.get('total')}, not "
                 f"{expected(each)}: {_told(found.ledgers.get(each.run_id, ()))}"
             )
+
+
+def _unseen(work: Sequence[Work], seen: Sequence[Seen]) -> Iterator[str]:
+    """Runs of which the witness knows nothing: what it does not see, it does not find done twice either."""
+    yield from (f"nobody saw run {run_id}" for run_id in {each.run_id for each in work} - {one.run_id for one in seen})
 
 
 def _doubled(found: Books, seen: Sequence[Seen]) -> Iterator[str]:

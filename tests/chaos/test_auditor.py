@@ -77,6 +77,7 @@ LIES: dict[str, tuple[Callable[[Case], Case], str]] = {
     "a run is gone": (lambda c: replace(c, found=Books({}, {})), "lost or made up"),
     "a run nobody started": (lambda c: replace(c, work=replace(c.work, run_id=uuid4())), "lost or made up"),
     "another end": (lambda c: replace(c, work=replace(c.work, value={"total": 1})), "is succeeded with 111, not 112"),
+    "a run nobody saw": (lambda c: replace(c, seen=[]), "nobody saw run"),
     "a node done twice in an epoch": (lambda c: replace(c, seen=[*c.seen, c.seen[0]]), "2 times in epoch 1"),
     "a node done under no claim": (
         lambda c: replace(c, seen=[*c.seen, replace(c.seen[0], epoch=9)]), "in epoch 9, which the ledger does not know",
