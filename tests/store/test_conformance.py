@@ -124,7 +124,9 @@ async def test_a_run_that_begins_while_a_thread_is_deleted_keeps_it(database: st
         with pytest.raises(Refusal) as refusal:
             async with app.saver._writers.idle(["a", fence.thread_id + "-new"], ended=True) as conn:
                 await conn.execute("delete from checkpoints")
-                claimed(database, thread=fence.thread_id + "-new")
+                begun = claimed(database, thread=fence.thread_id + "-new")
+                waiting = "update control.run set worker_id = null, claimed_at = null where run_id = %s"
+                execute(database, waiting, (begun.run_id,))
         assert code(refusal) == "thread-busy"
     assert execute(database, "select thread_id from checkpoints") == [("a",)]
 
