@@ -26,6 +26,7 @@ SHARED: Final = frozenset(
         "control.lineage",
         "control.server_seen",
         "control.signing_key",
+        "testing.clock",
         "checkpoint_migrations",
         "store_migrations",
         "vector_migrations",
@@ -121,10 +122,12 @@ def inserting(table: str) -> str:
 
 
 def tables(conninfo: str) -> list[str]:
-    """Every table and view of the schemas `control` and `public` that may hold a tenant's rows."""
+    """Every table and view, in whichever schema, that may hold a tenant's rows; the jobs have a test of their own."""
     query = """
         select c.oid::regclass::text from pg_class c join pg_namespace n on n.oid = relnamespace
-        where nspname in ('control', 'public') and relkind in ('r', 'p', 'v', 'm', 'f') order by 1
+        where nspname not in ('pg_catalog', 'pg_toast', 'information_schema', 'control_queue')
+          and relkind in ('r', 'p', 'v', 'm', 'f')
+        order by 1
     """
     return [name for (name,) in execute(conninfo, query) if name not in SHARED]
 
@@ -161,6 +164,33 @@ def test_every_table_is_walled_and_peopled_here(peopled: str) -> None:
             assert (rows(conn, table, "ours"), rows(conn, table, "theirs")) == (1, 1), table
 
 
+def test_what_is_shared_says_nothing_of_a_tenant(peopled: str) -> None:
+    """A table is not taken for shared because somebody has listed it there."""
+    query = """
+        select attrelid::regclass::text, attname from pg_attribute
+        where attrelid = any (%(shared)s::regclass[]) and attnum > 0 and not attisdropped
+          and (attname in ('tenant', 'thread_id', 'run_id', 'prefix') or atttypid = 'control.tenant_id'::regtype)
+    """
+    found = execute(peopled, "select to_regclass(name)::text from unnest(%s::text[]) name", (list(SHARED),))
+    there = [name for (name,) in found if name is not None]
+    assert {"control.worker", "control.living"} < set(there)
+    assert execute(peopled, query, {"shared": there}) == []
+
+
+def test_no_view_reads_a_walled_table(peopled: str) -> None:
+    """A view reads with its owner's rights, and a materialized one has no walls at all."""
+    query = """
+        select distinct ev_class::regclass::text, refobjid::regclass::text
+        from pg_depend d join pg_rewrite w on w.oid = d.objid join pg_class t on t.oid = d.refobjid
+        where d.classid = 'pg_rewrite'::regclass and d.refclassid = 'pg_class'::regclass and t.relrowsecurity
+    """
+    assert execute(peopled, query) == []
+    with psycopg.connect(peopled) as conn:
+        conn.execute("create view control.leak as select * from control.run")
+        assert conn.execute(query).fetchall() == [("control.leak", "control.run")], "the query finds one"
+        conn.rollback()
+
+
 def test_no_function_lends_its_owners_rights(peopled: str) -> None:
     """But for the triggers that Procrastinate's jobs have: nobody can call a trigger."""
     lent = execute(peopled, "select pronamespace::regnamespace::text, prorettype::regtype::text from pg_proc"
@@ -177,6 +207,28 @@ def test_a_tenant_adds_jobs_of_its_own_and_sees_none(session: Conn) -> None:
     for (table,) in session.execute(f"{made} and relkind in ('r', 'v', 'p')").fetchall():
         for verb in ("select", "update", "delete", "truncate", "insert"):
             assert may(session, table, verb) == (table == JOBS and verb == "insert"), (table, verb)
+
+
+@pytest.mark.parametrize("role", [*ROLES, "control_claim"])
+def test_a_role_cannot_step_out_of_its_walls(peopled: str, role: str) -> None:
+    """Not as another role, not with row security off, and not by taking the walls down."""
+    with psycopg.connect(as_role(peopled, role)) as conn:
+        for other in ({*ROLES, "control_claim"} - {role}) | {"postgres", "pg_read_all_data"}:
+            refused(conn, sql.SQL("set role {}").format(sql.Identifier(other)))
+        refused(conn, sql.SQL("set local row_security = off; select count(run_id) from control.run"))
+        refused(conn, sql.SQL("select control.remove_walls()"))
+        refused(conn, sql.SQL("alter table control.run no force row level security"))
+
+
+@pytest.mark.parametrize("role", [*ROLES, "control_claim"])
+def test_a_sequence_tells_nobody_how_much_there_is(peopled: str, role: str) -> None:
+    """Its last value would count the rows of all tenants."""
+    query = """
+        select c.oid::regclass::text, has_sequence_privilege(%s, c.oid, 'select, update') from pg_class c
+        join pg_namespace n on n.oid = relnamespace where relkind = 'S' and nspname not in ('pg_catalog')
+    """
+    found = execute(peopled, query, (role,))
+    assert len(found) >= 2 and [name for name, readable in found if readable] == []
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -213,6 +265,21 @@ def test_a_tenant_updates_no_row_of_another(peopled: str, session: Conn) -> None
         assert session.execute(same).rowcount == 1, table
         given_away = sql.SQL("update {} set {} = replace({}, 'ours', 'theirs')")
         refused(session, given_away.format(named(table), *[sql.Identifier(column)] * 2))
+
+
+def test_a_tenant_updates_no_column_of_another(peopled: str, session: Conn) -> None:
+    """Where a role may update some columns alone, as of the ledger, walls hold as well."""
+    query = """
+        select attrelid::regclass::text, attname from pg_attribute
+        where attrelid = any (%s::regclass[]) and attnum > 0 and not attisdropped
+          and attidentity <> 'a' and has_column_privilege(%s, attrelid, attnum, 'update')
+    """
+    columns = execute(peopled, query, (tables(peopled), session.info.user))
+    assert len({table for table, _ in columns}) > 5
+    for table, column in columns:
+        same = sql.SQL("update {} set {} = {} where {}")
+        found = session.execute(same.format(named(table), *[sql.Identifier(column)] * 2, of("theirs", table)))
+        assert found.rowcount == 0, (table, column)
 
 
 def test_a_tenant_deletes_no_row_of_another(peopled: str, session: Conn) -> None:
