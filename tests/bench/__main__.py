@@ -24,7 +24,18 @@ from control.testing import server
 from tests.bench.row import Row, markdown, table
 from tests.bench.site import Site
 
-NAMES = ("throughput", "latency", "slow_database", "recovery", "status", "page", "memory", "overhead", "policy")
+NAMES = (
+    "throughput",
+    "latency",
+    "slow_database",
+    "recovery",
+    "status",
+    "page",
+    "memory",
+    "overhead",
+    "governance",
+    "policy",
+)
 _FOLDER = Path(".control")  # where the development database is too: on the disk that would be used, and ignored by git
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
