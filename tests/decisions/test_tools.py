@@ -11,6 +11,7 @@ from uuid import UUID
 
 import pytest
 from langchain_core.messages import AIMessage, ToolMessage
+from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.prebuilt import ToolNode
@@ -278,6 +279,46 @@ async def test_an_edit_that_the_rules_forbid_does_not_run(database: str) -> None
         await stage.until(run_id, "succeeded")
         (message,) = await told(stage, run_id)
         assert agent.ran == [] and "(rules: frozen)" in str(message.content)
+
+
+async def test_a_retry_keeps_its_verdict_and_its_approval(database: str) -> None:
+    """The bank is away at the first call: the attempt fails, and the next finds both, though the rules are others."""
+    agent = Agent([PAY])
+    calls: list[Any] = []
+
+    @tool
+    def pay(to: str, amount: int) -> str:
+        """Pay somebody."""
+        calls.append(amount)
+        if len(calls) == 1:
+            raise ConnectionError("the bank is away")
+        return "paid"
+
+    graph = StateGraph(State).add_node("model", agent.model).add_edge(START, "model").add_edge("model", "tools")
+    graph.add_node("tools", ToolNode([pay], **govern_tools(DECLARED))).add_edge("tools", END)
+    async with staged(database, {"agent": graph.compile()}) as stage:
+        await rules(stage, ASK)
+        run_id = await waiting(stage)
+        await rules(stage, ASK, NEVER)
+        await decide(stage.acting("treasurer", "approver", id="tina"), run_id, Word.APPROVED)
+        await stage.until(run_id, "succeeded")
+        (message,) = await told(stage, run_id)
+        assert calls == [40, 40] and message.content == "paid"
+        assert judged(stage, run_id) == [("pay", "ask", ["large"])]
+        assert [entry.body["call"] for entry in stage.ledger(run_id) if entry.kind == "effect_began"] == [1, 2]
+
+
+async def test_a_wrapper_that_would_stop_the_loop_lets_nothing_through(database: str) -> None:
+    """Given alone, the synchronous wrapper is called on the worker's own loop."""
+    agent = Agent([PAY])
+    wrapper: Any = govern_tools()["wrap_tool_call"]
+    graph = StateGraph(State).add_node("model", agent.model).add_edge(START, "model").add_edge("model", "tools")
+    graph.add_node("tools", ToolNode(agent.tools(), wrap_tool_call=wrapper)).add_edge("tools", END)
+    async with staged(database, {"agent": graph.compile()}) as stage:
+        run = await start(stage.control, "agent", {})
+        status = await stage.until(run.run_id, "blocked", "failed", "succeeded")
+        assert status.word != "succeeded" and agent.ran == []
+        assert any("A synchronous effect cannot be recorded from here" in sentence for sentence in status.because)
 
 
 async def test_what_if_decides_tool_calls_again(database: str) -> None:

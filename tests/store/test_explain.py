@@ -186,6 +186,8 @@ CASES: Final[dict[str, tuple[str, str, str, dict[str, Any], str]]] = {
         {"tenant": "tenant-7", "since": datetime.now(UTC) - timedelta(minutes=2), "limit": 10_000},
         "ledger_at",
     ),
+    "what was said of an intent": ("control_flush", "verdicts", "judged", ONE | {"key": "k"}, "ledger_pkey"),
+    "who started a run": ("control_flush", "verdicts", "starter", ONE, "ledger_pkey"),
     "blocked runs": (
         "control_claim",
         "claims",
