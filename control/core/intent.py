@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final
 
 from control.core.action import Action
 from control.core.decision import Decision
-from control.core.packet import Choice, Packet, Shape, plain
+from control.core.packet import Choice, Packet, Shape, digest, plain
 
 _LARGEST: Final = 2**63 - 1
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
@@ -72,6 +72,11 @@ class Intent:
             return _present({"tasks": self.tasks, "budget_cents": _cents(self.budget_usd), "depth": self.depth})
         numbers, texts = arguments(self.args)
         return _present({"numbers": numbers, "texts": texts, "cost_cents": _cents(self.declared.cost_usd)})
+
+    @property
+    def digest(self) -> str:
+        """Of all that policy is asked about it."""
+        return digest(asdict(replace(self, args=dict(self.args))))
 
     def terms(self) -> dict[str, Any]:
         """What `intents_of` reads back from a packet, besides the call that it shows."""

@@ -89,7 +89,7 @@ BODY_KEYS: Final[Mapping[Kind, str]] = {
     Kind.UNFIT: "digest why",
     Kind.REFUSED: "action why of?",
     Kind.DELETED: "checkpoints reason?",
-    Kind.JUDGED: "key action name verdict why of? demand?",
+    Kind.JUDGED: "key digest action name verdict why of? demand?",
     Kind.ERASED: "why bodies",
     Kind.RESTORED: "why tree seen_at",
 }

@@ -50,29 +50,29 @@ async def request_of(conn: Connection, run: Run, intent: Intent, *, node: str) -
 async def judge(conn: Connection, run: Run, intent: Intent, *, node: str, key: str) -> Judged:
     """What policy says of an intent.
 
-    What was said before in the same step stands, so that a node which is run again asks the same questions in the same
-    order. Only a yes has to be one under the rules of now as well: it turns into a no where they are others, and the
-    agent may try again, and is judged again. Raises `policy-invalid`.
+    What was said of this very intent before in the same step stands, so that a node which is run again asks the same
+    questions in the same order. Only a yes has to be one under the rules of now as well: it turns into a no where they
+    are others, and the agent may try again, and is judged again. Raises `policy-invalid`.
     """
     policy, before = await in_force(conn, run.tenant), await verdicts.judged(conn, run, key)
-    said = _said(before) if before else None
+    said = _said(before) if before and before["digest"] == intent.digest else None
     if before is not None and said is not None and (before["policy"] == policy.version or not isinstance(said, Permit)):
         return Judged(said)
     request = await request_of(conn, run, intent, node=node)
     verdict = policy.decide(request)
     if said is not None and not isinstance(verdict, Permit):
         verdict = Deny(verdict.rules, f"The rules have changed since it was permitted. {verdict.why}")
-    return Judged(verdict, (request.principal.actor, _body(request, verdict, key=key, version=policy.version)))
+    body = {"key": key, "digest": intent.digest} | _body(request, verdict, version=policy.version)
+    return Judged(verdict, (request.principal.actor, body))
 
 
 async def terms(conn: Connection, run: Run, packet: Packet, *, node: str) -> dict[str, Any]:
     """What the rules demand of a question that an unchanged graph asks about tool calls. Nothing where no rule asks
     about any of them. Silence can end nothing that takes no no. Raises `policy-invalid`.
     """
-    policy, verdicts_found = await in_force(conn, run.tenant), list[Verdict]()
-    for intent in intents_of(packet):
-        verdicts_found.append(policy.decide(await request_of(conn, run, intent, node=node)))
-    asking = [verdict for verdict in verdicts_found if isinstance(verdict, Ask)]
+    policy = await in_force(conn, run.tenant)
+    requests = [await request_of(conn, run, intent, node=node) for intent in intents_of(packet)]
+    asking = [verdict for verdict in map(policy.decide, requests) if isinstance(verdict, Ask)]
     if not asking:
         return {}
     demand = merged([verdict.demanded for verdict in asking])
@@ -100,8 +100,8 @@ async def beyond(conn: Connection, run: Run, packet: Packet, *, changed: Sequenc
     return None
 
 
-def _body(request: Request, verdict: Verdict, *, key: str, version: str) -> dict[str, Any]:
-    body = {"key": key, "action": str(request.action), "name": request.resource.id}
+def _body(request: Request, verdict: Verdict, *, version: str) -> dict[str, Any]:
+    body: dict[str, Any] = {"action": str(request.action), "name": request.resource.id}
     body |= {"verdict": type(verdict).__name__.lower(), "why": verdict.why}
     asked = {"of": list(verdict.of), "demand": verdict.demanded.as_json()} if isinstance(verdict, Ask) else {}
     return body | asked | {"rules": list(verdict.rules), "policy": version, "request": _kept(recorded(request))}

@@ -308,6 +308,24 @@ async def test_a_retry_keeps_its_verdict_and_its_approval(database: str) -> None
         assert [entry.body["call"] for entry in stage.ledger(run_id) if entry.kind == "effect_began"] == [1, 2]
 
 
+async def test_a_verdict_is_of_one_intent_alone(database: str) -> None:
+    """A node that is run again with other arguments, since a model in it said something else, is judged again."""
+    amounts, said = [20, 90], list[Any]()
+
+    async def pay(_: State) -> State:
+        said.append(await aask_policy("call_tool", "pay", args={"amount": amounts[len(said)]}))
+        if len(said) == 1:
+            raise ConnectionError("the bank is away")
+        return {}
+
+    graph = StateGraph(State).add_node("pay", pay).add_edge(START, "pay")
+    async with staged(database, {"agent": graph.compile()}) as stage:
+        await rules(stage, ASK)
+        run_id = await finished(stage)
+        assert isinstance(said[0], Permit) and isinstance(said[1], Ask)
+        assert [verdict for _, verdict, _ in judged(stage, run_id)] == ["permit", "ask"]
+
+
 async def test_a_wrapper_that_would_stop_the_loop_lets_nothing_through(database: str) -> None:
     """Given alone, the synchronous wrapper is called on the worker's own loop."""
     agent = Agent([PAY])
