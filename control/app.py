@@ -43,7 +43,7 @@ if TYPE_CHECKING:  # imported where they are made: a command that only decides o
     from control.store.queue import Queue
     from control.store.saver import ControlSaver
 
-_AT_ONCE: Final = 4
+_AT_ONCE: Final = 16
 """How many notices a worker delivers at the same time."""
 
 

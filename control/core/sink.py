@@ -18,9 +18,9 @@ SINK_UNFIT: Final = Problem(
 )
 LONGEST: Final = 2000  # characters
 _MAIL: Final = re.compile(r"[^\s@<>,;:\"()\[\]\\]+@[^\s@<>,;:\"()\[\]\\]+", re.ASCII)
-_URL: Final = re.compile(
-    r"https?://([^\s/?#@:\[\]\\]+|\[[0-9a-fA-F:.]+\])(:[1-9]\d{0,4})?([/?][\x21-\x22\x24-\x7e]*)?", re.ASCII
-)
+_LAST_PORT: Final = 65535
+_HOST: Final = r"([a-zA-Z0-9._-]+|\[[0-9a-fA-F:.]+\])"
+_URL: Final = re.compile(rf"https?://{_HOST}(:(?P<port>[1-9]\d{{0,4}}))?([/?][\x21-\x22\x24-\x7e]*)?", re.ASCII)
 """No user, no fragment, and nothing hidden."""
 
 
@@ -58,7 +58,7 @@ class Wanted:
             raise SINK_UNFIT.because("No event is named.")
         if self.kind is SinkKind.MAIL and not _MAIL.fullmatch(self.target):
             raise SINK_UNFIT.because(f"{self.target!r} is not one mail address in ASCII.")
-        if self.kind is SinkKind.WEBHOOK and not _URL.fullmatch(self.target):
+        if self.kind is SinkKind.WEBHOOK and not _is_url(self.target):
             raise SINK_UNFIT.because(f"{self.target!r} is not the address of a web server alone.")
 
 
@@ -74,3 +74,8 @@ class Sink:
     made_by: str
     made_at: datetime
     removed_at: datetime | None = None
+
+
+def _is_url(text: str) -> bool:
+    found = _URL.fullmatch(text)
+    return found is not None and int(found["port"] or 0) <= _LAST_PORT

@@ -41,6 +41,8 @@ class Courier:
             trying = await notices.begin(conn, tenant, notice_id)
         if trying is None:
             return None
+        if trying.tries > self.tries_limit:  # each of them began, and none of them came to an end
+            return await self._undelivered(trying, Undelivered("Its couriers died, one after the other."))
         try:
             await self._send(trying)
         except Undelivered as error:

@@ -17,6 +17,7 @@ from uuid import UUID
 
 import procrastinate
 from procrastinate.jobs import Job
+from procrastinate.worker import Worker
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from control.store.database import Address
@@ -77,12 +78,13 @@ class Queue:
         app = procrastinate.App(connector=connector)
         app.task(name="deliver", queue=_QUEUE, retry=_Later())(self._deliver)
         async with app.open_async():
-            rescuing = asyncio.create_task(self._rescue(app), name="rescue jobs")
+            worker = Worker(app, **self._options())
+            keeping = asyncio.create_task(self._keep(app, worker), name="keep jobs")
             try:
-                await app.run_worker_async(**self._options())
+                await worker.run()  # type: ignore[no-untyped-call]  # their signature has no types
             finally:
-                rescuing.cancel()
-                await asyncio.gather(rescuing, return_exceptions=True)
+                keeping.cancel()
+                await asyncio.gather(keeping, return_exceptions=True)
 
     def _options(self) -> Any:
         return {
@@ -101,14 +103,18 @@ class Queue:
         if after is not None:
             raise _Again(after)
 
-    async def _rescue(self, app: procrastinate.App) -> None:
-        """Give jobs of the dead to the living. Where two do so at once, the second finds nothing left to give."""
+    async def _keep(self, app: procrastinate.App, worker: Worker) -> None:
+        """Give the sign of life, and the jobs of the dead to the living. The worker's own sign ends for good with the
+        first error it meets, and its jobs would then be given away while it does them.
+        """
+        jobs = app.job_manager
         while True:
             with contextlib.suppress(procrastinate.exceptions.ConnectorException):
-                lost = await app.job_manager.get_stalled_jobs(queue=_QUEUE, seconds_since_heartbeat=self._lost_after_s)
-                for job in lost:
-                    with contextlib.suppress(procrastinate.exceptions.ConnectorException):
-                        await app.job_manager.retry_job(job, retry_at=datetime.now(UTC))
+                if worker.worker_id is not None:
+                    await jobs.update_heartbeat(worker.worker_id)
+                for job in await jobs.get_stalled_jobs(queue=_QUEUE, seconds_since_heartbeat=self._lost_after_s):
+                    with contextlib.suppress(procrastinate.exceptions.ConnectorException):  # somebody else was first
+                        await jobs.retry_job(job, retry_at=datetime.now(UTC))
             await asyncio.sleep(self._lost_after_s / _SIGNS)
 
 

@@ -25,6 +25,8 @@ ASKED = frozenset({Event.ASKED})
         (SinkKind.WEBHOOK, "https://example.org\\@127.0.0.1/"),
         (SinkKind.WEBHOOK, "https://example.org/#part"),
         (SinkKind.WEBHOOK, "https://[::1/"),
+        (SinkKind.WEBHOOK, "https://example.org:65536/"),
+        (SinkKind.WEBHOOK, "https://bücher.example/"),
         (SinkKind.MAIL, "ana <ana@example.org>"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -382,3 +383,48 @@ async def test_a_password_is_never_sent_in_the_clear(database: str, post: MailSe
         notice = await try_sink(stage.control, made.sink_id, patience=PATIENCE)
         assert notice.error == "SMTPNotSupportedError: STARTTLS extension not supported by server."
         assert notice.condition == "trying" and post.mail == []
+
+
+async def test_what_kills_its_couriers_is_given_up(database: str, web: WebServer) -> None:
+    async with staged(database, {"pay": gated()}, work=False, notify_tries_limit=3, **HERE) as stage:
+        sink_id, _ = await hooked(stage.control, web.url, "asked")
+        with psycopg.connect(database) as conn:
+            conn.execute(
+                "insert into control.notice (tenant, sink_id, event, made_at, tries)"
+                " values ('default', %s, 'test', now(), 3)", (sink_id,)
+            )  # fmt: skip
+        async with stage.working():
+            (notice,) = await told(stage.control, "failed")
+        assert (notice.error, notice.tries) == ("Its couriers died, one after the other.", 4)
+        assert web.received == []
+
+
+async def test_a_worker_gives_its_sign_of_life_as_long_as_it_lives(database: str, web: WebServer) -> None:
+    """Procrastinate's own ends with the first error that it meets."""
+
+    def signs() -> list[Any]:
+        with psycopg.connect(database) as conn:
+            return conn.execute("select last_heartbeat from control_queue.procrastinate_workers").fetchall()
+
+    async with staged(database, {"pay": gated()}, lease_s=1.5, **HERE) as stage:
+
+        async def signed() -> bool:
+            return len(signs()) == 1
+
+        await until(signed, "there is a worker")
+        web.go.clear()
+        await hooked(stage.control, web.url, "asked")
+        await asked(stage)
+        for task in asyncio.all_tasks():
+            if task.get_name() == "update_heartbeats":
+                task.cancel()
+        for _ in range(4):  # longer than it takes to count as lost
+            before = signs()
+
+            async def renewed(before: list[Any] = before) -> bool:
+                return signs() > before
+
+            await until(renewed, "it gives a sign of life")
+        web.go.set()
+        (notice,) = await told(stage.control, "delivered")
+        assert notice.tries == len(web.received) == 1
