@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from control.runtime.commands.start import start
 from control.runtime.doctor import examine
 from control.store.database import Address
 from control.store.doctor import cases
+from control.store.embedded import binaries
 from control.testing.stage import Stage, staged
 from tests.cli import troupe
 from tests.runtime.proving import attestor, bundle, create_key, verdict
@@ -36,6 +38,7 @@ class Place:
     conninfo: str
     server: str
     audit_dir: Path
+    dumps: bool = False
 
     @property
     def name(self) -> str:
@@ -47,13 +50,23 @@ class Place:
         file = next(self.audit_dir.glob("*.seen.json"))
         return int(json.loads(file.read_text())["default"]["number"])
 
+    @property
+    def dump(self) -> Path:
+        return self.audit_dir.parent / "dump"
+
     def copy(self) -> None:
-        self._make(f"{self.name}_copy", template=self.name)
+        """Of its files, or as `pg_dump` writes it."""
+        if self.dumps:
+            _run("pg_dump", "--format=custom", "--file", str(self.dump), self.conninfo)
+        else:
+            self._make(f"{self.name}_copy", template=self.name)
 
     def restore(self) -> None:
         with psycopg.connect(self.server, autocommit=True) as conn:
             conn.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(self.name)))
-        self._make(self.name, template=f"{self.name}_copy")
+        self._make(self.name, template="template0" if self.dumps else f"{self.name}_copy")
+        if self.dumps:
+            _run("pg_restore", "--exit-on-error", "--dbname", self.conninfo, str(self.dump))
 
     def _make(self, name: str, *, template: str) -> None:
         with psycopg.connect(self.server, autocommit=True) as conn:
@@ -64,6 +77,10 @@ class Place:
     async def staged(self, **settings: Any) -> AsyncIterator[Stage]:
         async with staged(self.conninfo, GRAPHS, audit_dir=self.audit_dir, **settings) as stage:
             yield stage
+
+
+def _run(program: str, *args: str) -> None:
+    subprocess.run([binaries() / program, *args], check=True)
 
 
 @pytest.fixture
@@ -89,7 +106,9 @@ async def lived(place: Place) -> Any:
     return waiting.run_id
 
 
-async def test_a_worker_refuses_a_restored_database_until_it_is_accepted(place: Place) -> None:
+@pytest.mark.parametrize("dumps", [False, True])
+async def test_a_worker_refuses_a_restored_database_until_it_is_accepted(dumps: bool, place: Place) -> None:
+    place.dumps = dumps
     waiting = await lived(place)
     async with place.staged():
         pass  # what is here is what was seen: a worker starts and ends as ever
