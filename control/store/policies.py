@@ -11,7 +11,9 @@ from uuid import UUID
 from psycopg import AsyncConnection
 from psycopg.rows import class_row, dict_row
 
+from control.core.predicate import Predicate
 from control.store.sql import read
+from control.store.visibility import narrowed
 
 _SQL: Final = read("policies")
 
@@ -74,8 +76,14 @@ async def add(conn: AsyncConnection[Any], tenant: str, *, text: str, digest: str
     return added
 
 
-async def decisions(conn: AsyncConnection[Any], tenant: str, span: timedelta) -> AsyncIterator[Decided]:
-    """What was decided within the span before now, oldest first. An erased body is left out."""
+async def decisions(
+    conn: AsyncConnection[Any], tenant: str, span: timedelta, *, where: Predicate, stall_after: timedelta
+) -> AsyncIterator[Decided]:
+    """What was decided within the span before now, on runs where the condition holds, oldest first. An erased body is
+    left out.
+    """
+    query, values = narrowed(_SQL["decisions"], where, tenant)
+    params = {"tenant": tenant, "span": span, "stall_after": stall_after} | values
     async with conn.cursor(row_factory=class_row(Decided)) as cursor:
-        async for found in cursor.stream(_SQL["decisions"], {"tenant": tenant, "span": span}):
+        async for found in cursor.stream(query, params):
             yield found

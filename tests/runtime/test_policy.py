@@ -132,6 +132,19 @@ async def test_what_if_shows_what_would_have_come_out_otherwise(database: str, c
         assert await history(stage.control, limit=9) == []
 
 
+async def test_what_if_tells_nobody_of_runs_that_they_may_not_read(database: str, cues: Cues) -> None:
+    own = """
+        @id("own") permit (principal in Role::"guest", action == Action::"read", resource)
+            when { resource is Policy || (resource is Run && resource.created_by == principal.actor) };
+    """
+    async with staged(database, graphs("line"), work=False) as stage:
+        await decided(stage, cues)
+        await apply(stage.control, default_text() + own)
+        for role, count in (("guest", 0), ("viewer", 5)):
+            found = await what_if(stage.acting(role), default_text() + LUNCH, days=1)
+            assert (found.decided, bool(found.differences)) == (count, bool(count))
+
+
 async def decided(stage: Stage, cues: Cues) -> object:
     """A run with five decisions in its ledger: started, refused, paused, resumed, cancelled."""
     run = await start(stage.control, "line", cues.input)

@@ -19,7 +19,7 @@ from control.policy.cedar import CedarPolicy, default_text, parsed
 from control.policy.port import Resource
 from control.runtime.authority import Authority, replayed
 from control.runtime.commands import Control
-from control.runtime.rules_in_force import in_force, to_replace
+from control.runtime.rules_in_force import to_replace
 from control.store import policies
 from control.store.policies import Stored
 
@@ -84,7 +84,7 @@ async def apply(control: Control, text: str, *, note: str | None = None) -> InFo
 async def show(control: Control) -> InForce:
     """The rules in force. Raises `not-permitted`, `agreement-needed`, `policy-invalid`."""
     async with control.transaction() as conn:
-        (await control.authority(conn)).require(Action.READ, _rules(control))
+        await control.require(conn, Action.READ, _rules(control))
         newest = await policies.history(conn, control.tenant, limit=1)
     return InForce(parsed(newest[0].text if newest else default_text()), newest[0] if newest else None)
 
@@ -92,20 +92,22 @@ async def show(control: Control) -> InForce:
 async def history(control: Control, *, limit: int) -> list[Stored]:
     """The versions, newest first. Raises `not-permitted`, `agreement-needed`, `policy-invalid`."""
     async with control.transaction() as conn:
-        (await control.authority(conn)).require(Action.READ, _rules(control))
+        await control.require(conn, Action.READ, _rules(control))
         return await policies.history(conn, control.tenant, limit=limit)
 
 
 async def what_if(control: Control, text: str, *, days: float) -> WhatIf:
-    """What a text would have decided otherwise in the last days. Nothing is stored.
+    """What a text would have decided otherwise in the last days, of runs that may be read. Nothing is stored.
 
     What is decided anew is each request that a ledger holds, with the attributes and roles of its time. A refusal to
     start a run has no ledger to be in. Raises `policy-invalid`, `not-permitted`, `agreement-needed`.
     """
     candidate, found = CedarPolicy(text), WhatIf([])
     async with control.transaction() as conn:
-        Authority(await in_force(conn, control.tenant), control.principal).require(Action.READ, _rules(control))
-        async for entry in policies.decisions(conn, control.tenant, timedelta(days)):
+        authority = await control.authority(conn)
+        authority.require(Action.READ, _rules(control))
+        span, where = timedelta(days), authority.visible().where
+        async for entry in policies.decisions(conn, control.tenant, span, where=where, stall_after=control.stall_after):
             found.decided += 1
             if difference := _difference(entry, candidate, control.tenant):
                 found.differences.append(difference)

@@ -32,6 +32,7 @@ returning version, digest, text, note, applied_at, applied_by;
 -- whole ledger of that time, since it has no index by time; for a question that is asked now and then.
 -- locks: none
 select l.run_id, l.seq, l.at, l.actor, l.kind, l.body
-from control.ledger l
+from control.ledger l join control.run r using (tenant, run_id)
 where l.tenant = %(tenant)s and l.at >= control.clock() - %(span)s and l.body like '%%"request":{%%'
+  and (/* visible */ true)
 order by l.at, l.run_id, l.seq;
