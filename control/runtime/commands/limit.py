@@ -8,7 +8,6 @@ from typing import Any
 
 from control.core.action import Action
 from control.core.limits import Limits, Quota
-from control.policy.port import Resource
 from control.runtime.commands import Control
 from control.store import limits, runs
 from control.store.database import Connection
@@ -32,7 +31,7 @@ async def set_limits(control: Control, changes: Mapping[str, int | Quota | None]
     `not-permitted`, `agreement-needed`.
     """
     async with control.transaction() as conn:
-        await _require(control, conn, Action.SET_LIMITS)
+        await control.require(conn, Action.SET_LIMITS)
         await limits.serialise(conn, control.tenant)
         before, _ = await limits.in_force(conn, control.tenant)
         given: dict[str, Any] = dict(changes)
@@ -47,26 +46,27 @@ async def set_limits(control: Control, changes: Mapping[str, int | Quota | None]
 async def account(control: Control) -> Account:
     """The limits in force, and what is used of them. Raises `not-permitted`, `agreement-needed`."""
     async with control.transaction() as conn:
-        await _require(control, conn, Action.READ_LIMITS)
+        await control.require(conn, Action.READ_LIMITS)
         return await _account(conn, control.tenant)
 
 
 async def history(control: Control, *, limit: int) -> list[Version]:
     """Every set of limits that there was, newest first. Raises `not-permitted`, `agreement-needed`."""
     async with control.transaction() as conn:
-        await _require(control, conn, Action.READ_LIMITS)
+        await control.require(conn, Action.READ_LIMITS)
         return await limits.history(conn, control.tenant, limit=limit)
 
 
 async def accounts(control: Control, tenants: list[str]) -> list[Account]:
-    """The accounts of several tenants, for whoever may act in any. Raises `not-permitted`, `agreement-needed`."""
+    """The accounts of several tenants; others than one's own are for whoever operates the installation.
+
+    Raises `not-a-tenants`, `not-permitted`, `agreement-needed`.
+    """
+    if any(name != control.tenant for name in tenants):
+        control.require_operator("look at other tenants")
     return [await account(replace(control, principal=replace(control.principal, tenant=name))) for name in tenants]
 
 
 async def _account(conn: Connection, tenant: str) -> Account:
     allowed, at = await limits.in_force(conn, tenant)
     return Account(tenant, allowed, await limits.newest(conn, tenant), await limits.usage(conn, tenant, allowed, at=at))
-
-
-async def _require(control: Control, conn: Connection, action: Action) -> None:
-    (await control.authority(conn)).require(action, Resource("Tenant", control.tenant, control.tenant))
