@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cached_property
+from functools import cache, cached_property
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Final
 
@@ -36,6 +36,7 @@ from control.store.session import Session
 if TYPE_CHECKING:  # imported where they are made: a command that only decides or looks needs no LangGraph runtime
     from concurrent.futures import Executor
 
+    from control.identity.bearer import Bearers
     from control.runtime.authentication import Authentication
     from control.runtime.webhook import Webhooks
     from control.runtime.worker import Worker
@@ -254,16 +255,23 @@ async def whoever(settings: Settings, database: Database, by: str | None = None)
 
 @asynccontextmanager
 async def authentication(settings: Settings, database: Database) -> AsyncIterator[Authentication]:
-    """What tells who sent a credential, with a client of its own for the issuers' keys. Raises `issuers-invalid`."""
-    import httpx
-
-    from control.identity.bearer import Bearers
-    from control.identity.issuers import load
+    """What tells who sent a credential. Issuers are read when the first token comes, with a client for their keys."""
     from control.runtime.authentication import Authentication
 
-    believed = load(settings.issuers) if settings.issuers is not None else ()
-    async with httpx.AsyncClient() as client:
-        yield Authentication(database, Bearers(believed, client))
+    async with AsyncExitStack() as stack:
+
+        @cache
+        def bearers() -> Bearers:
+            import httpx
+
+            from control.identity.bearer import Bearers
+            from control.identity.issuers import load
+
+            client = httpx.AsyncClient()
+            stack.push_async_callback(client.aclose)
+            return Bearers(load(settings.issuers) if settings.issuers is not None else (), client)
+
+        yield Authentication(database, bearers)
 
 
 def _serde(settings: Settings) -> StrictSerializer:

@@ -209,6 +209,6 @@ def _told(report: Report) -> str:
         return f"NOT PROVEN, line {report.fault.line}: {report.fault.why}"
     erased = f", {report.erased} of them erased," if report.erased else ""
     return (
-        f"Proven as of {report.at:%Y-%m-%d %H:%M:%S} UTC: tenant {report.tenant}, {report.runs} runs,"
+        f"Proven as of {output.moment(report.at)}: tenant {report.tenant}, {report.runs} runs,"
         f" {report.entries} entries{erased} as they were written; {report.attested} runs stand in {report.trees} trees."
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from typing_extensions import override
 
-from control.cli.output import visible
+from control.cli.output import moment, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,7 +49,7 @@ class _Lines(logging.Formatter):
     @override
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC)
-        line = f"{at:%Y-%m-%d %H:%M:%S} UTC  {record.levelname.lower():<8} {_event(record)}"
+        line = f"{moment(at)}  {record.levelname.lower():<8} {_event(record)}"
         if self._debug and record.exc_info:
             return line + "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()
         return line

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from control.core.phrasing import instant
 from control.core.problem import Refusal
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def word(status: str) -> Text:
 
 def moment(at: datetime | None) -> str:
     """An instant, to the second, in UTC."""
-    return f"{at:%Y-%m-%d %H:%M:%S} UTC" if at else ""
+    return instant(at) if at else ""
 
 
 def span(length: timedelta) -> str:

@@ -18,7 +18,7 @@ from hashlib import sha256
 from typing import Final
 
 from control.core.action import ACTIONS
-from control.core.principal import IMPERSONAL, Principal, PrincipalKind
+from control.core.principal import Principal, PrincipalKind, personal
 from control.core.problem import Problem, Refusal
 
 KEY_UNFIT: Final = Problem(
@@ -100,8 +100,8 @@ class Wanted:
     def _faults(self) -> Iterator[str]:
         if not _NAME.fullmatch(self.name):
             yield "its name has 1 to 200 letters, digits or any of @ . + | / : - and _"
-        elif self.kind is PrincipalKind.PERSON and self.name.startswith(IMPERSONAL):
-            yield "the name of a person does not begin as that of a service, an agent or a worker does"
+        elif self.kind is PrincipalKind.PERSON and not personal(self.name):
+            yield "the name of a person is not as that of a service, an agent, a worker or the control plane"
         if not self.roles:
             yield "without a role it could do nothing"
         if odd := sorted(role for role in self.roles if not _ROLE.fullmatch(role)):

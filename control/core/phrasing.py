@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 _UNITS: Final = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
-_PARTIES: Final = {
+PARTIES: Final = {
     "agent": "The agent",
     "clock": "The clock",
     "control": "The control plane",
@@ -22,7 +22,7 @@ _PARTIES: Final = {
 def person(actor: str) -> str:
     """Who acted, as people say it: a name for a person, a role for everything else."""
     party, _, name = actor.rpartition(":")
-    if role := _PARTIES.get(party or name):
+    if role := PARTIES.get(party or name):
         return role
     words = name.partition("@")[0].replace(".", " ").replace("_", " ").split()
     return " ".join(word if word[0].isupper() else word.capitalize() for word in words) or "Somebody"
@@ -51,6 +51,11 @@ def duration(span: timedelta) -> str:
     size, unit = next(((size, unit) for size, unit in _UNITS if seconds >= size), (1, "second"))
     count = seconds // size
     return "less than a second" if count == 0 else f"{count} {unit}{'' if count == 1 else 's'}"
+
+
+def instant(at: datetime) -> str:
+    """An instant (UTC), to the second."""
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def moment(at: datetime) -> str:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from control.core.phrasing import PARTIES
+
 TENANT: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.:-]{0,99}")
 
 
@@ -19,8 +21,12 @@ class PrincipalKind(StrEnum):
     AGENT = "agent"
 
 
-IMPERSONAL: Final = ("service:", "agent:", "worker:")
-"""How the ledger's names of what is no person begin. The id of a person never does, or one could pass for the other."""
+_IMPERSONAL: Final = ("service:", "agent:", "worker:")
+
+
+def personal(id: str) -> bool:
+    """Whether a person may go by this. The ledger's names of what is no person would let one pass for the other."""
+    return not id.startswith(_IMPERSONAL) and id not in PARTIES
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import httpx
 import jwt
 
-from control.core.principal import IMPERSONAL, TENANT, Principal, PrincipalKind
-from control.core.problem import Problem, Refusal
+from control.core.principal import TENANT, Principal, PrincipalKind, personal
+from control.core.problem import Refusal
+from control.identity.credential import CREDENTIAL_EXPIRED, CREDENTIAL_INVALID, refuse
 from control.identity.issuers import Issuer
 from control.identity.key_set import FetchedKeys, FiledKeys, Keys
 
-CREDENTIAL_INVALID: Final = Problem(
-    code="credential-invalid",
-    status=401,
-    title="The key or token is not accepted",
-    next_step="Send a key that `control keys create` made, or a token that an issuer of this installation made for it.",
-)
-CREDENTIAL_EXPIRED: Final = Problem(
-    code="credential-expired",
-    status=401,
-    title="The key or token is no longer valid",
-    next_step="Get a new token from the issuer, or a new key with `control keys create`.",
-)
 TOKEN_LIMIT: Final = 16 * 1024
 _ID_LIMIT: Final = 255
 _CHECKER: Final = jwt.PyJWT(options={"enforce_minimum_key_length": True})
@@ -63,10 +52,6 @@ class Bearers:
         if key is None:
             refuse("key", "Its issuer has no such key, or had none a moment ago")
         return _principal(_verified(token, key, issuer), issuer)
-
-
-def refuse(check: str, why: str) -> NoReturn:
-    raise CREDENTIAL_INVALID.because(f"{why}.", check=check)
 
 
 def _unverified(token: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
@@ -114,8 +99,8 @@ def _id(claims: Mapping[str, Any], issuer: Issuer, kind: PrincipalKind) -> str:
     id = issuer.id_prefix + given
     if len(id) > _ID_LIMIT:
         refuse("claims", f"What it says in {_named(issuer.claims.id)} is longer than {_ID_LIMIT} characters")
-    if kind is PrincipalKind.PERSON and id.startswith(IMPERSONAL):
-        refuse("claims", "The id of a person does not begin as that of a service, an agent or a worker does")
+    if kind is PrincipalKind.PERSON and not personal(id):
+        refuse("claims", "The id of a person is not as that of a service, an agent, a worker or the control plane")
     return id
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from control.core.api_key import MARK, Condition, presented
 from control.core.principal import Principal
-from control.identity.bearer import CREDENTIAL_EXPIRED, Bearers, refuse
+from control.identity.credential import CREDENTIAL_EXPIRED, refuse
 from control.store import api_keys
 from control.store.database import Database
+
+if TYPE_CHECKING:
+    from control.identity.bearer import Bearers
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,17 +21,18 @@ class Authentication:
     """Who sent this. Built by `control.app`."""
 
     database: Database
-    bearers: Bearers
+    bearers: Callable[[], Bearers]
+    """What checks tokens, made when the first one comes: API keys need none of its libraries."""
 
     async def principal(self, credential: str) -> Principal:
         """Whom an API key or a bearer token stands for.
 
         Raises `credential-invalid`, `credential-expired`, `issuer-away` and the problems of the database. None of them
-        holds the credential.
+        holds the credential. `issuers-invalid` where the first token comes.
         """
         if credential.startswith(MARK):
             return await self._holder(credential)
-        return await self.bearers.principal(credential)
+        return await self.bearers().principal(credential)
 
     async def _holder(self, credential: str) -> Principal:
         """An unknown id and a wrong secret are refused alike; whoever has the key learns what became of it."""

@@ -112,7 +112,11 @@ async def test_claims_mean_what_the_issuers_file_says(issuer: Site, client: http
         ({"sub": "x" * 256}, {}, "claims", "What it says in the claim sub is longer than 255 characters."),
         (
             {"sub": "service:ci"}, {}, "claims",
-            "The id of a person does not begin as that of a service, an agent or a worker does.",
+            "The id of a person is not as that of a service, an agent, a worker or the control plane.",
+        ),
+        (
+            {"sub": "clock"}, {}, "claims",
+            "The id of a person is not as that of a service, an agent, a worker or the control plane.",
         ),
         (
             {"org": "a b"}, {"tenant": None, "claims": {"tenant": "org"}}, "claims",
