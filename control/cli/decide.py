@@ -12,10 +12,11 @@ from uuid import UUID
 import typer
 
 from control.cli import options, output
-from control.cli.lifecycle import order
+from control.cli.lifecycle import command, order
 from control.cli.options import AsJson, Note, Question, RunName, Wait
 from control.cli.session import with_control
 from control.core.answer import Said, Word
+from control.core.lifecycle import Verb
 from control.core.run_status import Status
 
 if TYPE_CHECKING:
@@ -118,12 +119,7 @@ def reassign(
 ) -> None:
     """Give what a run asks leave for to somebody else to decide."""
 
-    async def act(control: Control, run_id: UUID) -> Run:
-        from control.runtime.commands.reassign import reassign as command
-
-        return await command(control, run_id, to=to, interrupt_id=question)
-
-    order(ctx, run, act, wait=wait, as_json=as_json)
+    order(ctx, run, command(Verb.REASSIGN, to=to, interrupt_id=question), wait=wait, as_json=as_json)
 
 
 def approvals(

@@ -25,7 +25,7 @@ _MODULES: Final = {Verb.RESUME: Verb.PAUSE}
 """Whose command stands in another verb's module."""
 
 
-def _command(verb: Verb, **given: Any) -> Order:
+def command(verb: Verb, **given: Any) -> Order:
     """The command of this verb. Its module is loaded when the order is given: the database driver comes with it."""
 
     async def act(control: Control, run_id: UUID) -> Run:
@@ -96,31 +96,31 @@ def pause(
     ctx: typer.Context, run: RunName, *, reason: Reason = None, wait: Wait = False, as_json: AsJson = False
 ) -> None:
     """Stop a run at its next step boundary, until it is resumed."""
-    order(ctx, run, _command(Verb.PAUSE, reason=reason), wait=wait, as_json=as_json)
+    order(ctx, run, command(Verb.PAUSE, reason=reason), wait=wait, as_json=as_json)
 
 
 def resume(ctx: typer.Context, run: RunName, *, wait: Wait = False, as_json: AsJson = False) -> None:
     """Let a paused run go on."""
-    order(ctx, run, _command(Verb.RESUME), wait=wait, as_json=as_json)
+    order(ctx, run, command(Verb.RESUME), wait=wait, as_json=as_json)
 
 
 def cancel(
     ctx: typer.Context, run: RunName, *, reason: Reason = None, wait: Wait = False, as_json: AsJson = False
 ) -> None:
     """Stop a run for good. What it has done stays done."""
-    order(ctx, run, _command(Verb.CANCEL, reason=reason), wait=wait, as_json=as_json)
+    order(ctx, run, command(Verb.CANCEL, reason=reason), wait=wait, as_json=as_json)
 
 
 def retry(
     ctx: typer.Context, run: RunName, *, reason: Reason = None, wait: Wait = False, as_json: AsJson = False
 ) -> None:
     """Try a failed or abandoned run again, from the step that failed."""
-    order(ctx, run, _command(Verb.RETRY, reason=reason), wait=wait, as_json=as_json)
+    order(ctx, run, command(Verb.RETRY, reason=reason), wait=wait, as_json=as_json)
 
 
 def restart(ctx: typer.Context, run: RunName, *, wait: Wait = False, as_json: AsJson = False) -> None:
     """Begin again from the first input, as a new run; the old one stays as it is."""
-    order(ctx, run, _command(Verb.RESTART), wait=wait, as_json=as_json, workflows=True)
+    order(ctx, run, command(Verb.RESTART), wait=wait, as_json=as_json, workflows=True)
 
 
 def rewind(
@@ -134,12 +134,12 @@ def rewind(
     as_json: AsJson = False,
 ) -> None:
     """Take a run back to an earlier checkpoint of its own; `control story --entries` lists them."""
-    order(ctx, run, _command(Verb.REWIND, checkpoint_id=to), wait=wait, as_json=as_json)
+    order(ctx, run, command(Verb.REWIND, checkpoint_id=to), wait=wait, as_json=as_json)
 
 
 def delete(ctx: typer.Context, run: RunName, *, reason: Reason = None, as_json: AsJson = False) -> None:
     """Delete an ended run's checkpoints and what it was given. Its record stays, until `control audit erase`."""
-    order(ctx, run, _command(Verb.DELETE, reason=reason), wait=False, as_json=as_json)
+    order(ctx, run, command(Verb.DELETE, reason=reason), wait=False, as_json=as_json)
 
 
 def signal(
@@ -154,4 +154,4 @@ def signal(
     """Send a run a signal: it wakes the step that waits for it, or is kept for the next that does."""
     value: Any = options.json_text(payload)
 
-    order(ctx, run, _command(Verb.SIGNAL, name=name, payload=value), wait=wait, as_json=as_json)
+    order(ctx, run, command(Verb.SIGNAL, name=name, payload=value), wait=wait, as_json=as_json)

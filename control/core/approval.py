@@ -6,7 +6,7 @@ edges lead out of `OPEN`: a settled question never changes.
 
 A person counts once, however many roles, delegations or keys: the persons of two yes votes, whoever cast it, in whose
 place and with a key of whose making, are never the same. One no settles it, and may come from somebody who said yes
-before.
+before. A yes that fills no seat is not taken: a rung that calls in its voter's role would make it fill one unheard.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from enum import StrEnum
 from typing import Final
 
 from control.core.gate import PLAIN, Gate, OnTimeout
+from control.core.phrasing import instant
 from control.core.problem import Problem, Refusal
 
 ALREADY_DECIDED: Final = Problem(
@@ -198,12 +199,12 @@ def cast(approval: Approval, vote: Vote) -> Approval:
         and approval.expires_at <= vote.at
         and approval.gate.on_timeout is not OnTimeout.ESCALATE
     ):
-        raise ANSWER_LATE.because(f"Its time ended at {_clock(approval.expires_at)}.")
+        raise ANSWER_LATE.because(f"Its time ended at {instant(approval.expires_at)}.")
     if missing := objection(approval, vote.voter, yes=vote.yes):
         raise missing
     if vote.yes and approval.yes and vote.answer != approval.yes[0].answer:
         first = approval.yes[0].voter.name
-        raise VOTES_DIFFER.because(f"{first} agreed at {_clock(approval.yes[0].at)}, to another answer.", first=first)
+        raise VOTES_DIFFER.because(f"{first} agreed at {instant(approval.yes[0].at)}, to another answer.", first=first)
     voted = replace(approval, votes=(*approval.votes, vote))
     on = On.NO if not vote.yes else On.QUORUM if empty_seats(voted) == 0 else On.YES
     return replace(voted, state=step(approval, on))
@@ -222,10 +223,14 @@ def objection(approval: Approval, voter: Voter, *, yes: bool) -> Refusal | None:
         if both := sorted(earlier.voter.persons & voter.persons):
             hand = _hand(both[0], voter) or _hand(both[0], earlier.voter)
             return VOTED_ALREADY.because(
-                f"{_named(earlier.voter)} said yes at {_clock(earlier.at)}, and {both[0]} counts once.{hand}",
+                f"{_named(earlier.voter)} said yes at {instant(earlier.at)}, and {both[0]} counts once.{hand}",
                 voted_by=earlier.voter.name,
                 voted_at=earlier.at.isoformat(),
             )
+    voted = replace(approval, votes=(*approval.votes, Vote(voter, True, approval.opened_at)))
+    if empty_seats(voted) == empty_seats(approval):
+        why = f"No seat that is empty is for {_named(voter)}, who has {_roles(voter)}."
+        return NOT_ENTITLED.because(why, roles=sorted(approval.roles), voters=list(approval.gate.voters))
     return None
 
 
@@ -236,9 +241,11 @@ def empty_seats(approval: Approval) -> int:
     return len(seats) - _seated(seats, [vote.voter.roles for vote in approval.yes])
 
 
-def lapse(approval: Approval, now: datetime) -> tuple[Lapse, ...]:
+def lapse(approval: Approval, now: datetime) -> Iterator[Lapse]:
     """Everything that has fallen due, each once, in the order of its times, however long nobody looked."""
-    return tuple(_lapses(approval, now))
+    while (due := next_due(approval)) is not None and due.at <= now:
+        approval = _lapsed(approval, due.on)
+        yield Lapse(due, approval)
 
 
 def next_due(approval: Approval) -> Due | None:
@@ -249,12 +256,6 @@ def next_due(approval: Approval) -> Due | None:
 def barred_of(gate: Gate, *, started_by: Iterable[str]) -> frozenset[str]:
     """Who may not approve: those named; and where four eyes are wanted, whoever may have started the run."""
     return frozenset(gate.not_by).union(started_by if gate.four_eyes else ())
-
-
-def _lapses(approval: Approval, now: datetime) -> Iterator[Lapse]:
-    while (due := next_due(approval)) is not None and due.at <= now:
-        approval = _lapsed(approval, due.on)
-        yield Lapse(due, approval)
 
 
 def _lapsed(approval: Approval, on: On) -> Approval:
@@ -323,7 +324,3 @@ def _seated(seats: list[frozenset[str]], voters: list[frozenset[str]]) -> int:
         return False
 
     return sum(find(voter, set()) for voter in range(len(voters)))
-
-
-def _clock(at: datetime) -> str:
-    return f"{at:%Y-%m-%d %H:%M:%S} UTC"

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from control.core.packet import Packet, Shape, digest, packet_text
+from control.core.phrasing import instant
 from control.core.problem import Problem, Refusal
 
 ANSWER_STALE: Final = Problem(
@@ -83,11 +84,7 @@ def _moved(packet: Packet, facts: Mapping[str, str], *, opened_at: datetime, now
     if packet.valid_for_s is not None:
         until = opened_at + timedelta(seconds=min(packet.valid_for_s, _LONGEST))
         if until <= now:
-            yield Moved("time", "valid_for", f"valid until {_clock(until)}", _clock(now))
-
-
-def _clock(at: datetime) -> str:
-    return f"{at:%Y-%m-%d %H:%M:%S} UTC"
+            yield Moved("time", "valid_for", f"valid until {instant(until)}", instant(now))
 
 
 def refused(problem: Problem, found: Iterable[Moved], **facts: Any) -> Refusal:

@@ -96,6 +96,11 @@ class Packet:
         return self.shape in (Shape.APPROVAL, Shape.BATCH, Shape.CALL, Shape.INBOX)
 
 
+def read_packet(text: str, schema: Mapping[str, Any] | None = None) -> Packet:
+    """The packet of a question as it is stored."""
+    return packet_of(json.loads(text), schema)
+
+
 def packet_of(value: Any, schema: Mapping[str, Any] | None = None) -> Packet:
     """The packet of an interrupt's value. Never raises: what no shape fits is an open question."""
     told = plain(value)

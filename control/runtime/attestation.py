@@ -7,14 +7,14 @@ that memory, nothing is done until somebody brings the newer one back or accepts
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
 from control.core import merkle
-from control.core.problem import Problem
+from control.core.problem import Problem, Refusal
 from control.core.tree import TREE_DOMAIN, Leaf, Mark, Restored, Tree
 from control.runtime.high_water import HighWater
 from control.runtime.signing import Keys
@@ -65,12 +65,12 @@ class Attestor:
     async def require_newest(self, tenants: Iterable[str] | None = None) -> None:
         """Raise `database-restored` where the database is behind what was seen of these tenants, or of any."""
         if found := await self.behind(tenants):
-            more = f" {len(found) - 1} more tenants are behind as well." if len(found) > 1 else ""
-            raise DATABASE_RESTORED.because(f"{found[0]}{more}", tenants=[behind.tenant for behind in found])
+            raise _restored(found)
 
     async def behind(self, tenants: Iterable[str] | None = None) -> list[Behind]:
         """The tenants whose newest tree that was seen is not here, and was not given up on record."""
-        seen = (await self._high_water()).read()
+        async with self.database.scope("control_flush", _NOBODY) as conn:
+            seen = self._seen(await trees.lineage(conn))
         found = []
         for tenant in sorted(seen if tenants is None else seen.keys() & set(tenants)):
             async with self.database.scope("control_flush", tenant) as conn:
@@ -83,16 +83,17 @@ class Attestor:
 
         With `wait`, whoever makes trees of the tenant now is waited for; without, it is left to them.
         """
-        await self.require_newest([tenant])
         since, count = self.since.get(tenant), 0
         while True:
             async with self.database.scope("control_flush", tenant) as conn:
+                lineage = await trees.lineage(conn)
+                if (seen := self._seen(lineage).get(tenant)) and (missing := await _missing(conn, tenant, seen)):
+                    raise _restored([missing])
                 if not await trees.take_turn(conn, tenant, wait=wait):
                     return count
                 at = await runs.now(conn)
                 leaves = await trees.moved(conn, tenant, since=since)
                 made = await self._grow(conn, tenant, leaves, at=at) if leaves else await trees.latest(conn, tenant)
-                lineage = await trees.lineage(conn)
             self._remember(lineage, tenant, made)
             count += len(leaves)
             if len(leaves) < trees.MOST_LEAVES:
@@ -146,9 +147,14 @@ class Attestor:
             mark = Mark(made.number, made.digest.hex(), made.at.isoformat())
             HighWater(self.keys.folder, lineage).rise(tenant, mark)
 
-    async def _high_water(self) -> HighWater:
-        async with self.database.scope("control_flush", _NOBODY) as conn:
-            return HighWater(self.keys.folder, await trees.lineage(conn))
+    def _seen(self, lineage: UUID) -> Mapping[str, Mark]:
+        """The newest tree that was seen of each tenant."""
+        return HighWater(self.keys.folder, lineage).read()
+
+
+def _restored(found: Sequence[Behind]) -> Refusal:
+    more = f" {len(found) - 1} more tenants are behind as well." if len(found) > 1 else ""
+    return DATABASE_RESTORED.because(f"{found[0]}{more}", tenants=[behind.tenant for behind in found])
 
 
 async def _missing(conn: Connection, tenant: str, seen: Mark) -> Behind | None:

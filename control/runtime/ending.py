@@ -62,8 +62,7 @@ def failed(error: Exception) -> Ended:
     if isinstance(error, Refusal):
         if error.problem in NOT_NOW:
             return Ended(OutcomeKind.FAILED, FailureClass.TRANSIENT, str(error), away=True)
-        passed_over = error.problem.code == DECISION_PASSED_OVER.code
-        failure = FailureClass.HUMAN if passed_over else FailureClass.PERMANENT
+        failure = FailureClass.HUMAN if error.problem is DECISION_PASSED_OVER else FailureClass.PERMANENT
         return Ended(OutcomeKind.FAILED, failure, str(error), repr(error))
     return Ended(OutcomeKind.FAILED, classify(error), f"{type(error).__name__}: {error}", repr(error))
 

@@ -11,6 +11,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
 from control.core.api_key import ApiKey, Presented, Wanted
+from control.core.phrasing import instant
 from control.core.principal import Principal, PrincipalKind
 from control.core.problem import Problem
 from control.store.database import Database
@@ -92,7 +93,7 @@ async def revoke(conn: AsyncConnection[Any], tenant: str, key_id: str, *, by: st
     before = await get(conn, tenant, key_id)
     assert before.revoked_at is not None
     raise KEY_REVOKED.because(
-        f"{before.revoked_by} revoked it at {before.revoked_at:%Y-%m-%d %H:%M:%S} UTC.",
+        f"{before.revoked_by} revoked it at {instant(before.revoked_at)}.",
         revoked_by=before.revoked_by,
         revoked_at=before.revoked_at.isoformat(),
     )

@@ -19,7 +19,7 @@ from psycopg.types.json import Jsonb
 from control.core.answer import Said, Word, settle
 from control.core.freshness import DECISION_MISSING, DECISION_SPENT, STALE, Moved, moved
 from control.core.intent import Intent, intents_of
-from control.core.packet import Packet, Shape, packet_of
+from control.core.packet import Packet, Shape, read_packet
 from control.core.verdict import UNRULED, Verdict
 from control.store import facts
 from control.store.runs import Run
@@ -105,13 +105,23 @@ class Guard:
     outdated: tuple[Moved, ...]
 
 
-async def unsettled(
+async def moves(
+    conn: AsyncConnection[Any], run: Run, subject: Subject, *, opened_at: datetime, at: datetime, dissent: Dissent
+) -> tuple[Moved, ...]:
+    """What a yes would rest on that has moved since it was asked: facts, its time, those who said yes before, and what
+    the rules let an agent do. It stays so until the transaction ends.
+    """
+    await facts.rest(conn, run.tenant)
+    found = await _unsettled(conn, run, subject.packet, opened_at=opened_at, at=at)
+    return found + await _dissenting(conn, run, subject, dissent=dissent)
+
+
+async def _unsettled(
     conn: AsyncConnection[Any], run: Run, packet: Packet, *, opened_at: datetime, at: datetime
 ) -> tuple[Moved, ...]:
     """What a packet states and is no more so."""
     if not packet.fresh and packet.valid_for_s is None:
         return ()
-    await facts.rest(conn, run.tenant)
     known = {fact.name: fact.value for fact in await facts.known(conn, run.tenant, list(packet.fresh))}
     return moved(packet, known, opened_at=opened_at, now=at)
 
@@ -146,7 +156,7 @@ async def guard(conn: AsyncConnection[Any], run: Run, interrupt_id: str, *, key:
         raise DECISION_SPENT.because(
             f"It was used for {row['consumed_by']!r}; this is {key!r}.", effect=row["consumed_by"]
         )
-    packet = packet_of(json.loads(row["packet"]), row["schema"])
+    packet = read_packet(row["packet"], row["schema"])
     return Guard(
         Subject(interrupt_id, packet, row["node"]), row["opened_at"], tuple(Moved(**one) for one in row["stale"] or ())
     )
@@ -158,17 +168,14 @@ async def consume(
     """Spend an approval on the effect of this key, or say what it rests on that has moved."""
     if guard.outdated:
         return guard.outdated
-    await facts.rest(conn, run.tenant)
-    found = await unsettled(conn, run, guard.subject.packet, opened_at=guard.opened_at, at=at)
-    found += await dissenting(conn, run, guard.subject, dissent=dissent)
-    if found:
+    if found := await moves(conn, run, guard.subject, opened_at=guard.opened_at, at=at, dissent=dissent):
         return found
     spent = await conn.execute(_SQL["consume"], run.key(interrupt_id=guard.subject.interrupt_id, key=key, at=at))
     assert await spent.fetchone() is not None, "the run is locked, and the approval was free a moment ago"
     return ()
 
 
-async def dissenting(conn: AsyncConnection[Any], run: Run, subject: Subject, *, dissent: Dissent) -> tuple[Moved, ...]:
+async def _dissenting(conn: AsyncConnection[Any], run: Run, subject: Subject, *, dissent: Dissent) -> tuple[Moved, ...]:
     """Those who have spoken to a question, and whom today's policy would no longer hear; and what it forbids by now."""
     spoken = await _spoken(conn, run, subject.interrupt_id)
     return await dissent(conn, run, subject, spoken=spoken) if spoken or intents_of(subject.packet) else ()

@@ -18,7 +18,7 @@ from psycopg.rows import class_row, dict_row
 
 from control.core.answer import Word
 from control.core.freshness import delivered, is_asked_again
-from control.core.packet import Packet, packet_of
+from control.core.packet import Packet, read_packet
 from control.core.veto import Given
 from control.store.runs import Entry, Run
 from control.store.sql import read
@@ -51,7 +51,7 @@ class Approval:
     @property
     def asks(self) -> Packet:
         """The packet, read."""
-        return packet_of(json.loads(self.packet), self.schema)
+        return read_packet(self.packet, self.schema)
 
 
 async def read_approval(conn: AsyncConnection[Any], run: Run, interrupt_id: str) -> Approval | None:
@@ -83,7 +83,7 @@ async def given(conn: AsyncConnection[Any], run: Run) -> tuple[Given, ...]:
     found = (
         Given(
             row["interrupt_id"],
-            packet_of(json.loads(row["packet"]), row["schema"]),
+            read_packet(row["packet"], row["schema"]),
             json.loads(row["answer"]),
             row["by"],
             row["note"],
@@ -165,7 +165,7 @@ async def resume_values(conn: AsyncConnection[Any], run: Run) -> dict[str, Any]:
     async with conn.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(_APPROVALS["answers"], run.key())
         for row in await cursor.fetchall():
-            packet = packet_of(json.loads(row["packet"]), row["schema"])
+            packet = read_packet(row["packet"], row["schema"])
             values[row["interrupt_id"]] = delivered(packet, json.loads(row["answer"]), row["interrupt_id"])
         await cursor.execute(_WAITS["fired"], run.key())
         for row in await cursor.fetchall():

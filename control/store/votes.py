@@ -23,7 +23,7 @@ from control.core.answer import Said, Settled, Word, settle
 from control.core.approval import Approval, Lapse, On, State, Vote, Voter, next_due
 from control.core.assignment import Nobody, Picked, pick
 from control.core.gate import PLAIN, read_gate
-from control.core.packet import Packet, packet_of
+from control.core.packet import Packet, read_packet
 from control.core.problem import Refusal
 from control.store import assignees, questions
 from control.store.runs import Entry, Run
@@ -52,7 +52,7 @@ class Held:
 
     @property
     def asks(self) -> Packet:
-        return packet_of(json.loads(self.packet), self.schema)
+        return read_packet(self.packet, self.schema)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ def _voter(name: str, seat: str, roles: Iterable[str], *, via: Iterable[str]) ->
 async def _lapse(conn: AsyncConnection[Any], asked: Held, *, at: datetime) -> list[Entry]:
     entries: list[Entry] = []
     now = asked.approval
-    while due := next(iter(rules.lapse(now, at)), None):
+    while due := next(rules.lapse(now, at), None):
         happened, now = await _happened(conn, replace(asked, approval=now), due, at=at)
         entries += happened
     if now is not asked.approval and now.open:

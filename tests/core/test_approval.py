@@ -112,7 +112,7 @@ def histories(draw: st.DrawFn) -> list[Told]:
 
 def happen(approval: Approval, moment: Moment, now: datetime) -> Approval:
     """What a command or a sweep does; a refused vote leaves the approval as the clock has it."""
-    approval = next((lapsed.after for lapsed in reversed(lapse(approval, now))), approval)
+    approval = next((lapsed.after for lapsed in reversed([*lapse(approval, now)])), approval)
     if moment.voter is None:
         return approval
     try:
@@ -178,7 +178,7 @@ def test_one_no_of_somebody_who_may_vote_settles_it(story: list[Told]) -> None:
         voter, approval = told.moment.voter, told.before
         if voter is None or told.moment.yes:
             continue
-        now = next((lapsed.after for lapsed in reversed(lapse(approval, told.now))), approval)
+        now = next((lapsed.after for lapsed in reversed([*lapse(approval, told.now)])), approval)
         if now.open and objection(now, voter, yes=False) is None:
             assert told.after.state is State.REJECTED
 
@@ -190,15 +190,27 @@ def test_an_open_question_still_lacks_somebody(story: list[Told]) -> None:
             assert empty_seats(told.after) > 0 and not seats_filled(told.after)
 
 
+def test_a_yes_that_fills_no_seat_is_not_taken_and_may_be_said_once_it_fills_one() -> None:
+    """Taken before, it would fill a seat with the rung that calls in its voter's role, and nobody would see."""
+    gate = Gate(voters=("ana",), seats=(("finance", 1),), ladder=(Rung(HOUR, ("lead",)),))
+    approval, ana = Approval(BEGIN, gate=gate), Voter("ana", frozenset({"lead"}))
+    with pytest.raises(Refusal, match="No seat that is empty is for ana, who has the role lead") as refused:
+        cast(approval, Vote(ana, True, BEGIN))
+    assert refused.value.code == "not-entitled"
+    (climbed,) = lapse(approval, BEGIN + HOUR)
+    assert cast(climbed.after, Vote(ana, True, BEGIN + HOUR)).state is State.APPROVED
+    assert cast(approval, Vote(ana, False, BEGIN)).state is State.REJECTED
+
+
 @given(histories(), st.lists(st.integers(0, 400), max_size=5))
 def test_it_does_not_matter_how_often_anybody_looks_at_the_clock(story: list[Told], looks: list[int]) -> None:
     """Nobody for days, or a sweep a minute: the same things happen, once each, in the same order."""
     assume(story)
     approval, end = story[0].before, BEGIN + 400 * HOUR / 10
-    at_once = lapse(approval, end)
+    at_once = [*lapse(approval, end)]
     in_turn: list[Any] = []
     for minutes in [*sorted(looks), 400]:
-        found = lapse(approval, BEGIN + minutes * HOUR / 10)
+        found = [*lapse(approval, BEGIN + minutes * HOUR / 10)]
         in_turn += found
         approval = found[-1].after if found else approval
     assert [(lapsed.due, lapsed.after) for lapsed in in_turn] == [(lapsed.due, lapsed.after) for lapsed in at_once]
@@ -293,8 +305,10 @@ def test_a_seat_for_each_role_is_not_filled_by_one_person_or_by_two_of_one_role(
     both = cast(approval, yes("ben", "finance", "risk"))
     assert both.open
     assert cast(both, yes("cleo", "finance")).state is State.APPROVED  # ben then sits for risk
-    two = cast(cast(approval, yes("ben", "finance")), yes("cleo", "finance"))
-    assert two.open and cast(two, yes("dan", "risk")).state is State.APPROVED
+    one = cast(approval, yes("ben", "finance"))
+    with pytest.raises(Refusal, match="No seat that is empty is for cleo, who has the role finance"):
+        cast(one, yes("cleo", "finance"))
+    assert cast(one, yes("dan", "risk")).state is State.APPROVED
 
 
 def test_whoever_said_yes_may_still_say_no() -> None:

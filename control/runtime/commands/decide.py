@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -24,6 +23,7 @@ from control.core.freshness import ANSWER_STALE, STALE, Moved, refused
 from control.core.intent import edited
 from control.core.lifecycle import VERB_NOT_LEGAL, Verb
 from control.core.packet import packet_text
+from control.core.phrasing import instant
 from control.core.problem import Problem, Refusal
 from control.core.verdict import Permit
 from control.runtime.agency import beyond
@@ -106,7 +106,15 @@ async def _decide(change: Change, question: Approval, said: Said, *, on_behalf_o
     if yes and (unfit := objection(heard.asked.approval, heard.voter, yes=True)):
         raise unfit
     about = binding.Subject(question.interrupt_id, asked, question.node)
-    if yes and asked.is_approval and (moves := await _moves(change, about, opened_at=question.opened_at)):
+    if (
+        yes
+        and asked.is_approval
+        and (
+            moves := await binding.moves(
+                change.conn, change.run, about, opened_at=question.opened_at, at=change.at, dissent=dissent
+            )
+        )
+    ):
         if not takes_no(asked):
             raise refused(ANSWER_STALE, moves)
         kind, body = await binding.outdate(change.conn, change.run, about, moves=moves, found="answer", at=change.at)
@@ -134,13 +142,6 @@ async def _check_changes(change: Change, question: Approval, value: Any) -> None
     changed = edited(asked, read_back(asked, value))
     if changed and (why := await beyond(change.conn, change.run, asked, changed=changed, node=question.node)):
         raise invalid(f"{why}. Reject it with a reason, and let the agent ask for that instead.")
-
-
-async def _moves(change: Change, about: binding.Subject, *, opened_at: datetime) -> tuple[Moved, ...]:
-    """What a yes would rest on that has moved since it was asked: facts, its time, those who said yes before, and what
-    the rules let an agent do."""
-    moves = await binding.unsettled(change.conn, change.run, about.packet, opened_at=opened_at, at=change.at)
-    return moves + await binding.dissenting(change.conn, change.run, about, dissent=dissent)
 
 
 async def _refuse_outruled(control: Control, run_id: UUID, word: Word, *, interrupt_id: str, refusal: Refusal) -> None:
@@ -182,7 +183,7 @@ async def _meant(change: Change, word: Word, interrupt_id: str | None) -> Approv
     fitting = [q for q in await questions.open_approvals(change.conn, change.run) if _answers(word, q)]
     if interrupt_id is None:
         if before := await questions.last_decided(change.conn, change.run):
-            who, at = before["decided_by"], f"{before['decided_at']:%Y-%m-%d %H:%M:%S} UTC"
+            who, at = before["decided_by"], instant(before["decided_at"])
             why = f"{who} {before['decision']} “{before['title']}” at {at}; name the one that is meant now."
             raise WHICH_QUESTION.because(why, open=[q.interrupt_id for q in fitting])
         if len(fitting) != 1:
@@ -203,23 +204,20 @@ def _answers(word: Word, question: Approval) -> bool:
 
 
 def _decided(known: Approval) -> Refusal:
+    assert known.decided_at is not None, "what is decided was so at some time"
+    at = instant(known.decided_at)
     if known.decision == "superseded":
-        move = Moved("head", known.node, "asked", f"no longer asked since {_clock(known.decided_at)}")
+        move = Moved("head", known.node, "asked", f"no longer asked since {at}")
         return refused(ANSWER_STALE, [move])
     if known.decision == STALE:
         return ANSWER_STALE.because(f"{json.loads(known.answer or '{}').get('note')}, which was found before.")
-    at = _clock(known.decided_at)
     who = known.decided_by or "the control plane"
     return ALREADY_DECIDED.because(
         f"{who} {known.decision} it at {at}.",
         decided_by=known.decided_by,
         decision=known.decision,
-        decided_at=known.decided_at.isoformat() if known.decided_at else None,
+        decided_at=known.decided_at.isoformat(),
     )
-
-
-def _clock(at: datetime | None) -> str:
-    return f"{at:%Y-%m-%d %H:%M:%S} UTC" if at else "some time"
 
 
 def _check(question: Approval, value: Any) -> None:

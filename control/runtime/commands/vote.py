@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from control.core.approval import ANSWER_LATE, NOT_ENTITLED, Vote, Voter
+from control.core.phrasing import instant
 from control.runtime.commands import Change
 from control.store import delegations, votes
 from control.store.questions import Approval
@@ -36,7 +37,7 @@ async def hear(change: Change, question: Approval, on_behalf_of: str | None) -> 
     found = await votes.held(change.conn, change.run, question.interrupt_id)
     if not found:
         assert question.expires_at is not None, "only its own time ends a question inside a command"
-        raise ANSWER_LATE.because(f"Its time ended at {question.expires_at:%Y-%m-%d %H:%M:%S} UTC.")
+        raise ANSWER_LATE.because(f"Its time ended at {instant(question.expires_at)}.")
     principal = change.control.principal
     if on_behalf_of is None or on_behalf_of == principal.actor:
         return Hearing(found[0], Voter(principal.actor, principal.roles, via=principal.makers), tuple(entries))
