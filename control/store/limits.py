@@ -107,12 +107,6 @@ async def usage(conn: AsyncConnection[Any], tenant: str, limits: Limits, *, at: 
     )
 
 
-async def spent_by_run(conn: AsyncConnection[Any], tenant: str, run_id: UUID) -> tuple[Decimal, int]:
-    """The dollars and the tokens of one run."""
-    row = await _one(conn, "spent_by_run", tenant=tenant, run_id=run_id)
-    return row["usd"], row["tokens"]
-
-
 async def recorded(conn: AsyncConnection[Any], tenant: str, run_id: UUID, *, key: str) -> bool:
     """Whether this was recorded as spent before."""
     return bool(await _rows(conn, "recorded", tenant=tenant, run_id=run_id, key=key))

@@ -35,6 +35,7 @@ NAMES = (
     "overhead",
     "governance",
     "policy",
+    "fairness",
 )
 _FOLDER = Path(".control")  # where the development database is too: on the disk that would be used, and ignored by git
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

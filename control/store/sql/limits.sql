@@ -49,12 +49,6 @@ select count(*) as n from control.run where tenant = %(tenant)s and created_at >
 select coalesce(sum(usd), 0) as usd, coalesce(sum(tokens), 0)::bigint as tokens
 from control.spend_hour where tenant = %(tenant)s and hour >= %(since)s;
 
--- :name spent_by_run
--- What a run has spent.
--- locks: none
-select coalesce(sum(usd), 0) as usd, coalesce(sum(tokens), 0)::bigint as tokens
-from control.spend where tenant = %(tenant)s and run_id = %(run_id)s;
-
 -- :name recorded
 -- A row if this was recorded before.
 -- locks: none
