@@ -73,11 +73,26 @@ def conditions(leaves: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     )
 
 
+WHO = [
+    "principal is Service",
+    'principal in Role::"viewer"',
+    'principal == Person::"ada"',
+    'principal is Agent in Role::"x"',
+]
+WHICH = [
+    'resource is Run in Thread::"ada"', 'resource == Run::"00000000-0000-0000-0000-000000000003"',
+    'resource is Run in Run::"00000000-0000-0000-0000-000000000004"',
+]  # fmt: skip
+
+
 def rules(leaves: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     """A text of one to five rules."""
     one = st.builds(
-        '{} (principal, action == Action::"read", resource is Run) {} {{ {} }};'.format,
+        "{} ({}, {}, {}) {} {{ {} }};".format,
         st.sampled_from(["permit", "permit", "forbid", '@ask("owner") forbid']),
+        st.sampled_from(["principal", "principal", *WHO]),
+        st.sampled_from(['action == Action::"read"', 'action in Action::"look"']),
+        st.sampled_from(["resource is Run", "resource is Run", *WHICH]),
         st.sampled_from(["when", "when", "unless"]),
         conditions(leaves),
     )

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from psycopg.rows import dict_row
 
 from control.core.predicate import holds
-from control.core.principal import Principal
+from control.core.principal import Principal, PrincipalKind
 from control.core.verdict import Permit
 from control.policy.cedar import CedarPolicy
 from control.policy.port import Request, Resource
@@ -33,8 +33,10 @@ values ('t', %(id)s, %(thread)s, %(workflow)s, now(), %(by)s, now(), %(status)s,
 """
 NOW = datetime.now(UTC)
 principals = st.builds(
-    person,
-    st.sampled_from(["viewer", "nobody"]),
+    Principal,
+    tenant=st.just("t"),
+    kind=st.sampled_from([PrincipalKind.PERSON, PrincipalKind.PERSON, PrincipalKind.SERVICE, PrincipalKind.AGENT]),
+    roles=st.frozensets(st.sampled_from(["viewer", "nobody", "x"])),
     id=st.sampled_from(["ada", "bob", "eve", 'q"q', "new\nline"]),
     makers=st.frozensets(st.sampled_from(["bob", "loan", 'q"q'])),
 )
@@ -126,6 +128,7 @@ def test_a_list_shows_every_run_where_all_has_a_condition(
 
 
 @pytest.mark.prove
+@pytest.mark.timeout(3600)
 @MANY
 @given(text=any_rules, who=principals)
 def test_a_list_shows_no_run_that_may_not_be_read_at_length(
@@ -135,6 +138,7 @@ def test_a_list_shows_no_run_that_may_not_be_read_at_length(
 
 
 @pytest.mark.prove
+@pytest.mark.timeout(3600)
 @MANY
 @given(text=exact_rules, who=principals.filter(lambda who: "\n" not in who.id))
 def test_a_list_shows_every_run_where_all_has_a_condition_at_length(
