@@ -97,6 +97,8 @@ def _question(question: Approval, standing: Standing) -> Table:
     for key, label in _LINES:
         if (value := getattr(packet, key)) not in (None, (), {}):
             grid.add_row(text(label), text(_told(value)))
+    if question.returned:
+        grid.add_row(text("not taken before"), text(question.returned))
     if question.expires_at:
         grid.add_row(text("decide by"), text(moment(question.expires_at)))
     if answers := _answers(question):

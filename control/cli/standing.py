@@ -128,4 +128,5 @@ def asked(question: Approval) -> dict[str, Any]:
         "packet": json.loads(question.packet),
         "packet_digest": bytes(question.packet_digest).hex(),
         "schema": question.schema,
+        "returned": question.returned,
     }

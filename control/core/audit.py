@@ -12,7 +12,8 @@ Rules that the store must keep for the two to agree:
   every open question, open wait and undelivered answer. An attempt that ends without failing sets `retries` to 0, one
   that fails with a `retry_at` adds 1.
 - A lost worker counts as a crash unless its entry says `crash: false` (it left in order, or never heard of the claim).
-- An answer is ready from its decision until an entry (`ended`, `worker_lost`) lists it in `delivered`, or withdraws it.
+- An answer is ready from its decision until an entry (`ended`, `worker_lost`) lists it in `delivered`, withdraws it, or
+  returns it (`returned`); what is returned is asked anew, without a vote, by an `asked` of the same interrupt.
 - `execution` is what an entry names (`ended` always, others where they know); a step leaves `runnable`. A lost worker's
   entry that names none leaves `waiting` where something is open or undelivered, and otherwise what it was. Withdrawing
   the last question of a waiting run leaves `runnable`.
@@ -155,6 +156,11 @@ def _stale(account: Account, entry: Entry) -> Account:
     return _settled(account, entry) if entry.body["found"] == "answer" else account
 
 
+def _returned(account: Account, entry: Entry) -> Account:
+    """Its step did not take the answer. The question is asked anew by the entry that follows."""
+    return _with_undelivered(account, account.undelivered - {entry.body["interrupt_id"]})
+
+
 def _woken(account: Account, entry: Entry) -> Account:
     """The time of a retry or of a start came."""
     facts = replace(account.facts, woken_at=entry.at)
@@ -269,6 +275,7 @@ CHANGES: Final[Mapping[Kind, Callable[[Account, Entry], Account]]] = {
     Kind.EXPIRED: _expired,
     Kind.DECIDED: _settled,
     Kind.STALE: _stale,
+    Kind.RETURNED: _returned,
     Kind.FIRED: _settled,
     Kind.WOKEN: _woken,
     Kind.SUPERSEDED: _superseded,

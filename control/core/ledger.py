@@ -37,6 +37,7 @@ class Kind(StrEnum):
     EXPIRED = "expired"
     DECIDED = "decided"
     STALE = "stale"
+    RETURNED = "returned"
     FIRED = "fired"
     WOKEN = "woken"
     SIGNALLED = "signalled"
@@ -72,6 +73,7 @@ BODY_KEYS: Final[Mapping[Kind, str]] = {
     Kind.EXPIRED: "interrupt_id outcome due_at?",
     Kind.DECIDED: "interrupt_id decision digest note?",
     Kind.STALE: "interrupt_id found moved",
+    Kind.RETURNED: "interrupt_id by why",
     Kind.FIRED: "interrupt_id kind signal?",
     Kind.WOKEN: "why",
     Kind.SIGNALLED: "name",

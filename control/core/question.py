@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import Any, Literal
 
 from control.core.gate import Gate, read_gate
@@ -67,6 +68,29 @@ def recognise(interrupt_id: str, value: Any, schema: Mapping[str, Any] | None) -
         expires_in=expires_in,
         gate=None if given.get("gate") is None else read_gate(given["gate"], expires_in),
     )
+
+
+def opened(asked: Question | Suspension, node: str) -> tuple[str, dict[str, Any]]:
+    """The kind and the body of the ledger's entry for it. Spans count from the entry's own instant."""
+    body: dict[str, Any] = {"interrupt_id": asked.interrupt_id, "kind": asked.kind, "node": node}
+    if isinstance(asked, Question):
+        digest = sha256(asked.packet.encode()).hexdigest()
+        body |= {"title": asked.title, "digest": digest, "expires_in_s": _seconds(asked.expires_in)}
+        body |= {"evidence": list(asked.evidence)} if asked.evidence else {}
+        if asked.gate is not None:
+            body |= {"quorum": asked.gate.quorum, "due_in_s": _seconds(asked.due_in)}
+        return "asked", _present(body)
+    due_at = asked.due_at.isoformat() if asked.due_at else None
+    body |= {"due_at": due_at, "due_in_s": _seconds(asked.span), "signal": asked.signal}
+    return "suspended", _present(body)
+
+
+def _seconds(span: timedelta | None) -> float | None:
+    return span.total_seconds() if span is not None else None
+
+
+def _present(body: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in body.items() if value is not None}
 
 
 def _kind(packet: Packet) -> Literal["approval", "input", "doubt"]:

@@ -178,6 +178,11 @@ def _stale(entry: Entry, told: _Told) -> str:
     return f"{what} {_asked_as(entry, told)} was not used, since {names} had moved."
 
 
+def _returned(entry: Entry, told: _Told) -> str:
+    said = f"The answer of {person(entry.body['by'])} to {_asked_as(entry, told)}"
+    return f"{said} did not pass its step's own check: {_clause(entry.body['why'])}."
+
+
 def _fired(entry: Entry, _: _Told) -> str:
     return "The time it waited for came." if entry.body["kind"] == "timer" else (
         f"The signal “{entry.body.get('signal')}” that it waited for came."
@@ -325,6 +330,7 @@ TELLERS: Final[Mapping[Kind, Callable[[Entry, _Told], str | None]]] = {
     Kind.EXPIRED: _expired,
     Kind.DECIDED: _decided,
     Kind.STALE: _stale,
+    Kind.RETURNED: _returned,
     Kind.FIRED: _fired,
     Kind.WOKEN: _woken,
     Kind.SIGNALLED: _signalled,

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
@@ -32,6 +32,7 @@ from control.core.failure import FailureClass
 from control.core.problem import Problem, Refusal
 from control.core.veto import Given, vetoes
 from control.runtime.ending import Ended, Scene, conclude, failed, finished, told
+from control.runtime.returning import returned
 from control.runtime.workflows import Workflow
 from control.sdk.call_site import BRANCH
 from control.store import questions, runs
@@ -94,6 +95,7 @@ class Attempt:
     _driving: asyncio.Task[Ended] | None = None
     _cancelled: bool = False
     _given: tuple[Given, ...] = ()
+    _ready: frozenset[str] = frozenset()
     ending: bool = False
 
     def __post_init__(self) -> None:
@@ -188,6 +190,7 @@ class Attempt:
         ready = {question.id: answers[question.id] for question in head.open if question.id in answers}
         self.tenure.asked.update(question.id for question in head.interrupts)
         if ready:
+            self._ready = frozenset(ready)
             self._hold(head)
             return Enter(Command(resume=ready))
         if head.state is Execution.WAITING:
@@ -202,9 +205,7 @@ class Attempt:
         if why := await misfit(self.workflow.under(self.tools.saver.of(self.claimed.tenant)), head):
             return Ended(OutcomeKind.DRAINED, error=why, fit=Fit.CHANGED)
         async with self.tools.database.scope("control_flush", self.claimed.tenant) as conn:
-            run = await runs.lock_run(conn, self.claimed.tenant, self.claimed.run_id)
-            if run.epoch != self.claimed.epoch:
-                raise CLAIM_LOST.because(f"Epoch {self.claimed.epoch} was replaced.", run=str(run.run_id))
+            run = await self._held(conn)
             body = {"digest": self.workflow.digest, "from": run.graph_digest}
             adopted = replace(run, graph_digest=self.workflow.digest)
             await runs.save_run(
@@ -320,6 +321,11 @@ class Attempt:
             if any(wait.kind is WaitKind.SIGNAL for wait in asked.waits):
                 run = await self._fire(conn, at=now)
                 asked = await runs.questions(conn, run)
+            if ended.returned and (given := returned(head, ended.raised or "", self._ready)):
+                run = await self._give_back(conn, given, why=ended.returned, at=now)
+                asked = await runs.questions(conn, run)
+                if any(ask.interrupt_id in given for ask in asked.asks):
+                    ended = Ended(OutcomeKind.SUSPENDED)
             answered = frozenset(await questions.resume_values(conn, run) if asked.ready else ())
         scene = Scene(run, asked, answered, head, now, self.tools.crash_limit)
         ending, delivered = conclude(ended, scene, jitter=random.random(), redact=self.tools.saver.serde.redact_text)
@@ -330,11 +336,23 @@ class Attempt:
 
     async def _fire(self, conn: Any, *, at: datetime) -> runs.Run:
         """Give kept signals to the waits that this attempt has opened: they were sent before anybody waited."""
+        run = await self._held(conn)
+        fired = await questions.fire(conn, run, at=at)
+        return await runs.save_run(conn, run, fired, at=at, crash_limit=self.tools.crash_limit) if fired else run
+
+    async def _give_back(self, conn: Any, given: Sequence[str], *, why: str, at: datetime) -> runs.Run:
+        """Ask anew what these answers were given to: the graph did not take them."""
+        run = await self._held(conn)
+        said = self.tools.saver.serde.redact_text(why)
+        again = await questions.reopen(conn, run, given, why=said, by=self.tenure.actor, at=at)
+        return await runs.save_run(conn, run, again, at=at, crash_limit=self.tools.crash_limit) if again else run
+
+    async def _held(self, conn: Any) -> runs.Run:
+        """The run, locked. Raises `claim-lost` where it is no longer this attempt's."""
         run = await runs.lock_run(conn, self.claimed.tenant, self.claimed.run_id)
         if run.epoch != self.claimed.epoch:
             raise CLAIM_LOST.because(f"Epoch {self.claimed.epoch} was replaced.", run=str(run.run_id))
-        fired = await questions.fire(conn, run, at=at)
-        return await runs.save_run(conn, run, fired, at=at, crash_limit=self.tools.crash_limit) if fired else run
+        return run
 
     async def _write(self, ending: Ending, delivered: set[str]) -> None:
         item = self.tenure.item()

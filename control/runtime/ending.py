@@ -17,6 +17,7 @@ from control.core.failure import FailureClass, classify
 from control.core.problem import Refusal
 from control.core.retry import Backoff, RetryPolicy, next_retry
 from control.core.run_status import TERMINAL, index
+from control.runtime.returning import why_returned
 from control.store.claims import Claimed
 from control.store.errors import NOT_NOW
 from control.store.item import Ending
@@ -34,6 +35,7 @@ class Ended:
 
     certain: the graph itself ran to its end. It raises where it is drained or runs out of steps, so a stream that ends
     without a question, of a graph without breakpoints, has nothing left to do. away: our own database was.
+    returned: why the graph did not take an answer, which says nothing of the run.
     """
 
     kind: OutcomeKind
@@ -43,6 +45,7 @@ class Ended:
     fit: Fit = Fit.FITS
     certain: bool = False
     away: bool = False
+    returned: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,8 @@ def failed(error: Exception) -> Ended:
             return Ended(OutcomeKind.FAILED, FailureClass.TRANSIENT, str(error), away=True)
         failure = FailureClass.HUMAN if error.problem is DECISION_PASSED_OVER else FailureClass.PERMANENT
         return Ended(OutcomeKind.FAILED, failure, str(error), repr(error))
-    return Ended(OutcomeKind.FAILED, classify(error), f"{type(error).__name__}: {error}", repr(error))
+    told = f"{type(error).__name__}: {error}"
+    return Ended(OutcomeKind.FAILED, classify(error), told, repr(error), returned=why_returned(error))
 
 
 def finished(claimed: Claimed, shortfalls: int) -> Ending:

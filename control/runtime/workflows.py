@@ -84,7 +84,7 @@ class Workflow:
             _check(schema, fields, value)
         except ValidationError as error:
             errors = error.errors(include_url=False, include_context=False, include_input=False)
-            raise INVALID_INPUT.because(f"{_told(error)}.", errors=errors) from error
+            raise INVALID_INPUT.because(f"{fault_of(error)}.", errors=errors) from error
         return value
 
     def under(self, saver: BaseCheckpointSaver[str]) -> Pregel[Any, Any, Any, Any]:
@@ -206,6 +206,7 @@ def _check(schema: Any, fields: Mapping[str, Any], value: Mapping[str, Any]) -> 
         field.validate_python({name: given})
 
 
-def _told(error: ValidationError) -> str:
+def fault_of(error: ValidationError) -> str:
+    """The first thing that is wrong with a value, without the value."""
     first = error.errors(include_url=False)[0]
     return f"{'.'.join(str(part) for part in first['loc']) or 'input'}: {first['msg']}"

@@ -184,5 +184,13 @@ async def _dissenting(conn: AsyncConnection[Any], run: Run, subject: Subject, *,
 async def _spoken(conn: AsyncConnection[Any], run: Run, interrupt_id: str) -> list[Spoken]:
     async with conn.cursor(row_factory=dict_row) as cursor:
         rows = await (await cursor.execute(_SQL["spoken"], run.key())).fetchall()
-    said = [(row["actor"], json.loads(row["body"])) for row in rows]
-    return [(actor, body) for actor, body in said if body["interrupt_id"] == interrupt_id and "request" in body]
+    said: list[Spoken] = []
+    for row in rows:
+        body = json.loads(row["body"])
+        if body["interrupt_id"] != interrupt_id:
+            continue
+        if row["kind"] == "returned":
+            said.clear()  # what was said until then came to nothing
+        elif "request" in body:
+            said.append((row["actor"], body))
+    return said

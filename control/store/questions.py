@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
 from typing import Any, Final
@@ -19,7 +19,9 @@ from psycopg.rows import class_row, dict_row
 from control.core.answer import Word
 from control.core.freshness import delivered, is_asked_again
 from control.core.packet import Packet, read_packet
+from control.core.question import Question, opened, recognise
 from control.core.veto import Given
+from control.store.arrays import Texts
 from control.store.runs import Entry, Run
 from control.store.sql import read
 
@@ -29,7 +31,8 @@ _WAITS: Final = read("waits")
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """A question as stored. `packet` is the JSON text that was shown, `answer` the JSON text that was given."""
+    """A question as stored. `packet` is the JSON text that was shown, `answer` the JSON text that was given. returned:
+    whose answer its step did not take before, and why."""
 
     interrupt_id: str
     checkpoint_id: str
@@ -47,6 +50,7 @@ class Approval:
     decided_by: str | None
     decided_at: datetime | None
     delivered_at: datetime | None
+    returned: str | None
 
     @property
     def asks(self) -> Packet:
@@ -137,6 +141,27 @@ async def settle(conn: AsyncConnection[Any], run: Run, *, pending: Sequence[str]
             await cursor.execute(query, run.key(pending=list(pending), at=at))
             settled += [row["interrupt_id"] for row in await cursor.fetchall()]
     return sorted(settled)
+
+
+async def reopen(
+    conn: AsyncConnection[Any], run: Run, interrupts: Sequence[str], *, why: str, by: str, at: datetime
+) -> list[Entry]:
+    """Ask anew those of these questions that a person has answered and the graph has not taken in. Returns the ledger's
+    entries, of which `by` is the actor.
+    """
+    entries: list[Entry] = []
+    async with conn.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(_APPROVALS["reopen"], run.key(interrupts=Texts(interrupts), why=why, at=at))
+        for row in await cursor.fetchall():
+            key = row["interrupt_id"]
+            asked = recognise(key, json.loads(row["packet"]), row["schema"])
+            assert isinstance(asked, Question), "only a question has an answer"
+            if asked.due_in is not None:
+                await cursor.execute(_APPROVALS["due"], run.key(interrupt_id=key, due_at=at + asked.due_in))
+            kind, body = opened(replace(asked, title=row["title"]), row["node"])
+            returned = {"interrupt_id": key, "by": row["decided_by"], "why": why}
+            entries += [("returned", by, returned), (kind, by, body)]
+    return entries
 
 
 async def add_signal(conn: AsyncConnection[Any], run: Run, name: str, *, payload: str, by: str, at: datetime) -> None:

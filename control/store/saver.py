@@ -18,8 +18,6 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
-from hashlib import sha256
 from typing import Any, Final
 from uuid import UUID, uuid5
 
@@ -32,6 +30,7 @@ from langgraph.checkpoint.base import (
     get_serializable_checkpoint_metadata,
 )
 from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, _DeltaSnapshot
+from langgraph.errors import is_invalid_resume
 from langgraph.types import Interrupt
 from psycopg import AsyncConnection
 from psycopg.rows import DictRow
@@ -41,7 +40,7 @@ from typing_extensions import override
 from control.core.action import Action
 from control.core.packet import Packet, Shape, packet_of, with_terms
 from control.core.problem import Refusal
-from control.core.question import Question, Suspension, recognise
+from control.core.question import Question, Suspension, opened, recognise
 from control.store import runs
 from control.store.binding import NO_RULES, Rules
 from control.store.checkpoints import NULL_TASK
@@ -171,7 +170,7 @@ class ControlSaver(Reader):
     def _note(self, tenure: Tenure, item: Item, writes: Sequence[tuple[str, Any]], *, node: str) -> None:
         """What a root task's writes mean for its run: a failure, or a handler that stands in for it."""
         for channel, value in writes:
-            if channel == ERROR:
+            if channel == ERROR and not is_invalid_resume(value):  # that is the answer's fault, and no failure
                 item.entries.append(("task_failed", tenure.actor, {"node": node, "error": self._shown(value)}))
             elif channel == _HANDLED:
                 item.entries.append(("handled", tenure.actor, {"node": node}))
@@ -192,7 +191,8 @@ class ControlSaver(Reader):
             value = await self._on_terms(tenure, packet_of(interrupt.value, schema), interrupt.value, node=node)
             asked = self._redacted(recognise(interrupt.id, value, schema))
             item.asked.append(Asked(asked, row.checkpoint_id, node))
-            item.entries.append(_opened(asked, tenure, node))
+            kind, body = opened(asked, node)
+            item.entries.append((kind, tenure.actor, body))
 
     async def _on_terms(self, tenure: Tenure, packet: Packet, value: Any, *, node: str) -> Any:
         """A question as it is asked: of another library's shape, with what the rules demand of it."""
@@ -282,29 +282,6 @@ def _may_lag(tenure: Tenure, checkpoint: Checkpoint, *, step: int, ran: list[str
         return step <= 0 and tenure.input_kept
     scheduled = any(channel.startswith(_SCHEDULES) for channel in checkpoint["channel_values"])
     return tenure.cheap.issuperset(ran) or (tenure.input_kept and tenure.plain and not scheduled)
-
-
-def _opened(asked: Question | Suspension, tenure: Tenure, node: str) -> tuple[str, str, dict[str, Any]]:
-    """The ledger's entry for a question or a suspension. Spans count from the entry's own instant."""
-    body: dict[str, Any] = {"interrupt_id": asked.interrupt_id, "kind": asked.kind, "node": node}
-    if isinstance(asked, Question):
-        digest = sha256(asked.packet.encode()).hexdigest()
-        body |= {"title": asked.title, "digest": digest, "expires_in_s": _seconds(asked.expires_in)}
-        body |= {"evidence": list(asked.evidence)} if asked.evidence else {}
-        if asked.gate is not None:
-            body |= {"quorum": asked.gate.quorum, "due_in_s": _seconds(asked.due_in)}
-        return "asked", tenure.actor, _present(body)
-    due_at = asked.due_at.isoformat() if asked.due_at else None
-    body |= {"due_at": due_at, "due_in_s": _seconds(asked.span), "signal": asked.signal}
-    return "suspended", tenure.actor, _present(body)
-
-
-def _seconds(span: timedelta | None) -> float | None:
-    return span.total_seconds() if span is not None else None
-
-
-def _present(body: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in body.items() if value is not None}
 
 
 def _acknowledged(tenure: Tenure, written: asyncio.Future[int]) -> None:

@@ -328,6 +328,7 @@ CREATE TABLE control.approval (
     stale jsonb,
     consumed_by text,
     consumed_at timestamp with time zone,
+    returned text,
     CONSTRAINT approval_consumed_check CHECK (((consumed_by IS NULL) OR (decision = 'approved'::text))),
     CONSTRAINT approval_decision_check CHECK ((decision = ANY (ARRAY['approved'::text, 'rejected'::text, 'answered'::text, 'superseded'::text, 'stale'::text]))),
     CONSTRAINT approval_kind_check CHECK ((kind = ANY (ARRAY['approval'::text, 'input'::text, 'doubt'::text])))
@@ -1337,7 +1338,7 @@ GRANT SELECT ON TABLE control.tree_leaf TO control_command;
 GRANT SELECT,INSERT ON TABLE control.tree_leaf TO control_flush;
 
 GRANT SELECT,INSERT ON TABLE control.vote TO control_command;
-GRANT SELECT ON TABLE control.vote TO control_flush;
+GRANT SELECT,DELETE ON TABLE control.vote TO control_flush;
 
 GRANT UPDATE(answer) ON TABLE control.vote TO control_flush;
 

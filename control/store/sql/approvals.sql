@@ -1,7 +1,7 @@
 -- :name open
 -- A run's open questions, oldest first.
 -- locks: none
-select interrupt_id, checkpoint_id, node, kind, title, packet, packet_digest, schema, opened_at, expires_at
+select interrupt_id, checkpoint_id, node, kind, title, packet, packet_digest, schema, opened_at, expires_at, returned
 from control.approval where tenant = %(tenant)s and run_id = %(run_id)s and decision is null
 order by opened_at, interrupt_id;
 
@@ -9,7 +9,7 @@ order by opened_at, interrupt_id;
 -- One question, decided or not.
 -- locks: none
 select interrupt_id, checkpoint_id, node, kind, title, packet, packet_digest, schema, opened_at, expires_at, decision,
-       answer, note, decided_by, decided_at, delivered_at
+       answer, note, decided_by, decided_at, delivered_at, returned
 from control.approval where tenant = %(tenant)s and run_id = %(run_id)s and interrupt_id = %(interrupt_id)s;
 
 -- :name decide
@@ -35,6 +35,34 @@ select interrupt_id, answer, packet, schema
 from control.approval
 where tenant = %(tenant)s and run_id = %(run_id)s and decision in ('approved', 'rejected', 'answered', 'stale')
   and delivered_at is null;
+
+-- :name reopen
+-- Takes the answers of persons out of some questions that no attempt has delivered, and the votes: they are asked anew,
+-- as when they were opened, with the whole of their time. Once for each answer.
+-- locks: approval, vote
+with answered as (
+    select tenant, run_id, interrupt_id, decided_by from control.approval
+    where tenant = %(tenant)s and run_id = %(run_id)s and interrupt_id = any (%(interrupts)s)
+      and decision in ('approved', 'rejected', 'answered') and delivered_at is null and consumed_by is null
+      and stale is null and decided_by <> 'clock'
+), votes as (
+    delete from control.vote v using answered d
+    where v.tenant = d.tenant and v.run_id = d.run_id and v.interrupt_id = d.interrupt_id
+)
+update control.approval a
+set decision = null, answer = null, note = null, decided_by = null, decided_at = null, opened_at = %(at)s,
+    expires_at = %(at)s + (a.expires_at - a.opened_at), due_at = null, overdue = false,
+    rung = 0, reviews = 0, assignee = null,
+    assigned_why = null, returned = d.decided_by || ': ' || %(why)s
+from answered d
+where a.tenant = d.tenant and a.run_id = d.run_id and a.interrupt_id = d.interrupt_id
+returning a.interrupt_id, a.node, a.title, a.packet, a.schema, d.decided_by;
+
+-- :name due
+-- When the clock brings something next for a question that was asked anew.
+-- locks: approval
+update control.approval set due_at = %(due_at)s
+where tenant = %(tenant)s and run_id = %(run_id)s and interrupt_id = %(interrupt_id)s;
 
 -- :name given
 -- The decisions on a run's approvals, oldest first. One that went stale was given as a no, which is policy's.
@@ -84,8 +112,9 @@ set stale = %(moved)s::jsonb, answer = case when decision is null then %(answer)
 where tenant = %(tenant)s and run_id = %(run_id)s and interrupt_id = %(interrupt_id)s;
 
 -- :name spoken
--- What was said to a question, each entry with the request that policy answered, oldest first.
+-- What was said to a run's questions, each entry with the request that policy answered, and what was returned to whom;
+-- oldest first.
 -- locks: none
-select actor, body from control.ledger
-where tenant = %(tenant)s and run_id = %(run_id)s and kind in ('voted', 'decided') and body is not null
+select kind, actor, body from control.ledger
+where tenant = %(tenant)s and run_id = %(run_id)s and kind in ('voted', 'decided', 'returned') and body is not null
 order by seq;

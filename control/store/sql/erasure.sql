@@ -62,7 +62,7 @@ delete from control.run_input where tenant = %(tenant)s and run_id = any (%(runs
 -- What was asked and answered in some runs. The digest of what was shown stays.
 -- locks: approval
 update control.approval set title = '', packet = '{}', schema = null, answer = null, note = null,
-       assigned_why = null
+       assigned_why = null, returned = null
 where tenant = %(tenant)s and run_id = any (%(runs)s);
 
 -- :name erase_votes
