@@ -2,7 +2,7 @@
 
 `LEGAL` is the whole rule: a verb is legal in a status where the table has an entry and the entry's condition finds no
 objection in the facts. Whether *this* person may do it is policy's answer, asked separately. `start` is legal in no
-status: it makes a run and is never done to one.
+status: it makes a run and is never done to one. `inject` is legal in none either, as long as no workflow can take it.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ LEGAL: Final[Mapping[Verb, Mapping[Status, Objection]]] = {
     Verb.RESTART: _each(_none, (*_ENDED, Status.BLOCKED)),
     Verb.REWIND: _each(_no_checkpoint, (*_AT_REST, Status.SUCCEEDED, Status.PARTIAL, Status.FAILED, Status.ABANDONED)),
     Verb.SIGNAL: _each(_none, (*_ACTIVE, Status.PAUSED, Status.BLOCKED)),
-    Verb.INJECT: _each(_none, (*_ACTIVE, Status.PAUSED)),
+    Verb.INJECT: {},  # no workflow can say yet what it makes of it
     Verb.REASSIGN: _each(_nothing_asked, (*_ACTIVE, Status.PAUSED)),
     Verb.DELETE: _each(_none, _ENDED),
 }

@@ -69,7 +69,7 @@ def legal_in(verb: Verb) -> set[Status]:
 
 
 def test_laws_of_the_table() -> None:
-    assert legal_in(Verb.START) == set()
+    assert legal_in(Verb.START) == legal_in(Verb.INJECT) == set()
     assert legal_in(Verb.RESUME) == {Status.PAUSED}
     assert legal_in(Verb.RESTART) == TERMINAL | {Status.BLOCKED}
     assert not legal_in(Verb.CANCEL) & TERMINAL
@@ -92,6 +92,7 @@ REFUSALS: list[tuple[Verb, Status, dict[str, Any], str]] = [
         "A pause is ordered already; it takes hold at the next step boundary.",
     ),
     (Verb.PAUSE, Status.PAUSED, {"pause": ANA}, "The run is paused. It stays paused until somebody resumes it."),
+    (Verb.INJECT, Status.RUNNING, {}, "The run is running. Nothing in it will take new context into account."),
     (Verb.RESUME, Status.AWAITING_APPROVAL, {}, "The run is awaiting approval. Only a paused run is resumed."),
     (
         Verb.APPROVE,

@@ -77,7 +77,7 @@ async def test_a_key_does_only_what_it_was_made_for(database: str, cues: Cues) -
 async def test_the_next_verbs_are_legal_and_permitted(database: str, cues: Cues) -> None:
     async with staged(database, graphs("line"), work=False) as stage:
         run = await start(stage.control, "line", cues.input)
-        assert await allowed(stage, run.run_id, "admin") == {"pause", "cancel", "signal", "inject"}
+        assert await allowed(stage, run.run_id, "admin") == {"pause", "cancel", "signal"}
         assert await allowed(stage, run.run_id, "service") == {"signal"}
         assert await allowed(stage, run.run_id, "viewer") == set()
 

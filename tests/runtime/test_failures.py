@@ -58,7 +58,7 @@ async def test_a_run_that_waits_for_its_retry_says_until_when(database: str, cue
         row, told = await stage.run(run_id), await stage.status(run_id)
         assert told.word == "waiting" and told.until == row.retry_at
         assert "a transient failure" in told.because[0] and "tried again at" in told.because[-1]
-        assert await legal_verbs(stage, run_id) == {"pause", "cancel", "retry", "rewind", "signal", "inject"}
+        assert await legal_verbs(stage, run_id) == {"pause", "cancel", "retry", "rewind", "signal"}
         cues.take("b")
         await retry(stage.control, run_id)  # nobody has to wait for the clock
         async with stage.working():

@@ -221,7 +221,7 @@ async def test_queued_until_a_worker_comes(database: str, cues: Cues) -> None:
         told = await stage.status(run_id)
         assert told.word == "queued" and "the next free worker takes it" in told.because[-1]
         assert (told.progress.done, told.progress.total) == (0, 3)
-        assert await legal_verbs(stage, run_id) == {"pause", "cancel", "signal", "inject"}
+        assert await legal_verbs(stage, run_id) == {"pause", "cancel", "signal"}
     async with staged(database, graphs("line"), work=False) as stage:
         assert await stage.status(run_id) == told
         async with stage.working():
@@ -241,7 +241,7 @@ async def test_running_then_stalled_then_running_again(database: str, cues: Cues
         assert running.progress.parts == ("a",) and _is(running.until, after=running.since)
         stalled = await stage.until(run_id, "stalled")
         assert "nothing has moved since" in stalled.because[-1] and stalled.since == running.until
-        assert await legal_verbs(stage, run_id) == {"pause", "cancel", "signal", "inject"}
+        assert await legal_verbs(stage, run_id) == {"pause", "cancel", "signal"}
     async with staged(database, graphs("line"), work=False, stall_after_s=0.5) as stage:
         assert (await stage.status(run_id)) == stalled
         cues.take("b")
