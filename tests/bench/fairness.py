@@ -89,7 +89,7 @@ def lengthy() -> dict[str, Graph]:
 
 
 def measure(site: Site) -> list[Row]:
-    noisy, rows = site.some(_NOISY, least=80), list[Row]()
+    noisy, rows = site.some(_NOISY, least=400), list[Row]()
     with site.database("fairness") as conninfo:
         site.say(f"{noisy:,} runs are queued")
         asyncio.run(_fill(conninfo, noisy))
