@@ -27,7 +27,7 @@ _NOW: Final = datetime.now(UTC)
 _ASKING: Final = Facts(
     created_at=_NOW, execution=Execution.WAITING, asks=(Ask("i", AskKind.APPROVAL, "Pay out?", "gate", _NOW),)
 )
-_VERBS: Final = 8
+_VERBS: Final = 7
 
 
 def measure(site: Site) -> list[Row]:

@@ -65,8 +65,8 @@ async def test_an_answer_that_comes_while_siblings_still_run_is_delivered_when_t
 async def test_a_claim_whose_answer_is_lost_does_not_keep_its_run(database: str, monkeypatch: MonkeyPatch) -> None:
     claim, lost = Claims.claim, asyncio.Event()
 
-    async def unheard(claims: Claims, holdings: Holdings, *, free: int) -> list[Claimed]:
-        claimed = await claim(claims, holdings, free=free)
+    async def unheard(claims: Claims, holdings: Holdings, **asked: Any) -> list[Claimed]:
+        claimed = await claim(claims, holdings, **asked)
         if claimed and not lost.is_set():
             lost.set()
             raise DATABASE_AWAY.because("The answer was lost.")

@@ -134,28 +134,28 @@ EXPECTED: Final[dict[Scene, Expected]] = {
     failed: Expected("failed", "ValueError: it can never work", "retry restart rewind delete", nodes="a b"),
     retried: Expected("succeeded", "Every step it had to take is done.", "restart rewind delete", nodes="a b b c"),
     poisoned: Expected("failed", "cannot advance", "restart rewind delete", nodes="split"),
-    waiting_on_time: Expected("waiting", "part waits until", "pause cancel rewind signal inject", 10 * DAY, "a"),
+    waiting_on_time: Expected("waiting", "part waits until", "pause cancel rewind signal", 10 * DAY, "a"),
     waiting_for_a_signal: Expected(
-        "waiting", "waited for the signal “go”", "pause cancel rewind signal inject", nodes="a"
+        "waiting", "waited for the signal “go”", "pause cancel rewind signal", nodes="a"
     ),
-    not_yet: Expected("waiting", "not to start before", "pause cancel signal inject", DAY),
+    not_yet: Expected("waiting", "not to start before", "pause cancel signal", DAY),
     awaiting_approval: Expected(
         "awaiting_approval",
         "“sign” has waited for an approval",
-        "pause approve reject cancel rewind signal inject reassign",
+        "pause approve reject cancel rewind signal reassign",
         nodes="a",
     ),
     awaiting_input: Expected(
         "awaiting_input",
         "“How much?” has waited for an answer",
-        "pause answer cancel rewind signal inject reassign",
+        "pause answer cancel rewind signal reassign",
         nodes="a",
     ),
     paused_while_running: Expected(
-        "paused", "tester ordered it paused", "resume cancel rewind signal inject", nodes="a b"
+        "paused", "tester ordered it paused", "resume cancel rewind signal", nodes="a b"
     ),
     paused_while_waiting: Expected(
-        "paused", "tester ordered it paused", "resume approve reject cancel rewind signal inject reassign", nodes="a"
+        "paused", "tester ordered it paused", "resume approve reject cancel rewind signal reassign", nodes="a"
     ),
     cancelled_while_waiting: Expected("cancelled", "tester ordered it cancelled", "restart delete", nodes="a"),
     cancelled_while_running: Expected("cancelled", "tester ordered it cancelled", "restart delete", nodes="a b"),
