@@ -135,9 +135,7 @@ EXPECTED: Final[dict[Scene, Expected]] = {
     retried: Expected("succeeded", "Every step it had to take is done.", "restart rewind delete", nodes="a b b c"),
     poisoned: Expected("failed", "cannot advance", "restart rewind delete", nodes="split"),
     waiting_on_time: Expected("waiting", "part waits until", "pause cancel rewind signal", 10 * DAY, "a"),
-    waiting_for_a_signal: Expected(
-        "waiting", "waited for the signal “go”", "pause cancel rewind signal", nodes="a"
-    ),
+    waiting_for_a_signal: Expected("waiting", "waited for the signal “go”", "pause cancel rewind signal", nodes="a"),
     not_yet: Expected("waiting", "not to start before", "pause cancel signal", DAY),
     awaiting_approval: Expected(
         "awaiting_approval",
@@ -151,9 +149,7 @@ EXPECTED: Final[dict[Scene, Expected]] = {
         "pause answer cancel rewind signal reassign",
         nodes="a",
     ),
-    paused_while_running: Expected(
-        "paused", "tester ordered it paused", "resume cancel rewind signal", nodes="a b"
-    ),
+    paused_while_running: Expected("paused", "tester ordered it paused", "resume cancel rewind signal", nodes="a b"),
     paused_while_waiting: Expected(
         "paused", "tester ordered it paused", "resume approve reject cancel rewind signal reassign", nodes="a"
     ),

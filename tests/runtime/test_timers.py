@@ -78,7 +78,7 @@ async def test_two_sweepers_fire_a_timer_once(database: str, cues: Cues, troupe:
     assert cues.seen("z") == ["z"] * 20 and cues.seen("a") == ["a"] * 20
 
 
-async def test_a_kill_or_a_retry_does_not_start_a_wait_again(database: str, cues: Cues) -> None:
+async def test_a_pause_does_not_start_a_wait_again(database: str, cues: Cues) -> None:
     """The span counts from when it was first asked for."""
     async with staged(database, graphs("wait"), work=False) as stage, stage.working():
         run_id = await run_of(stage, "wait", cues)
