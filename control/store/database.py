@@ -110,7 +110,7 @@ class Database:
                         yield conn
                 except psycopg.Error as error:
                     if misled(error):
-                        await conn.close()  # and the pool makes another
+                        await pool.drain()  # its others may be so as well: the next order gets a new one
                     raise
         except (PoolTimeout, psycopg.Error) as error:
             raise refusal(error) or error from error

@@ -353,14 +353,14 @@ def attempts_in(counts: Counter[tuple[str, str]]) -> int:
 
 LIKELY: Final = (
     ("approve (current)", "taken"), ("reject (current)", "taken"), ("approve (current)", "already-decided"),
-    ("approve (current)", "not-permitted"), ("approve (current)", "not-entitled"), ("ledger", "worker_lost"),
-    ("run", "paid"), ("run", "not paid"),
+    ("approve (current)", "not-permitted"), ("approve (current)", "not-entitled"), ("run", "paid"), ("run", "not paid"),
 )  # fmt: skip
 """What thousands of attempts must have met, or they have shown nothing of it."""
 CERTAIN: Final = (
     *LIKELY, ("edit (current)", "taken"), ("approve (current, for another)", "taken"), ("lend", "lent"),
     ("approve (current)", "answer-stale"), ("approve (current)", "answer-late"), ("approve (current)", "voted-already"),
     ("silence", "denied"), ("world", "policy changes"), ("world", "price moves"), ("run", "paused"),
+    ("ledger", "worker_lost"),
     ("trouble", "killed before"), ("trouble", "killed after"), ("trouble", "deposed"), ("trouble", "fact moved"),
     ("ledger", "escalated"), ("ledger", "expired"), ("ledger", "stale"), ("ledger", "delegated"),
 )  # fmt: skip
