@@ -33,6 +33,7 @@ Handle = Callable[[str, UUID], Awaitable[timedelta | None]]
 """Delivers a notice of a tenant. Returns after which time to try again, None where nothing is left to do."""
 
 logging.getLogger("procrastinate").setLevel(logging.ERROR)  # what else it says of jobs, notices say
+logging.getLogger("procrastinate.utils").setLevel(logging.CRITICAL)  # that it heard no more: then it looks by itself
 
 
 class _Again(Exception):
