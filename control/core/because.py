@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Final
 
 from control.core.facts import Ask, AskKind, Facts, Order, OutcomeKind, WaitKind
 from control.core.failure import FailureClass
 from control.core.ledger import Loss
+from control.core.phrasing import instant
 
 Sentences = tuple[str, ...]
 
@@ -23,11 +23,6 @@ OWN_LOSSES: Final[Mapping[str, str]] = {
 """Losses that are told otherwise than as `WORKER_LOST`."""
 
 
-def clock(at: datetime) -> str:
-    """An instant as people read it, to the second."""
-    return f"{at.isoformat(' ', 'seconds')[:19]} UTC"
-
-
 def undoing(facts: Facts) -> Sentences:
     return ("A worker is undoing what the run had done.", *_cancel(facts))
 
@@ -38,7 +33,7 @@ def stopping(facts: Facts) -> Sentences:
 
 def working(facts: Facts) -> Sentences:
     assert facts.claim is not None
-    held = f"Worker {facts.claim.worker_id} has held it since {clock(facts.claim.claimed_at)}."
+    held = f"Worker {facts.claim.worker_id} has held it since {instant(facts.claim.claimed_at)}."
     stops = ("It stops at the next step boundary.",) if facts.pause else ()
     return (held, *_pause(facts), *stops, *_questions(facts))
 
@@ -46,7 +41,7 @@ def working(facts: Facts) -> Sentences:
 def no_progress(facts: Facts) -> str:
     assert facts.claim is not None
     where = f" in {facts.claim.node}" if facts.claim.node else ""
-    return f"Its worker lives, but nothing has moved{where} since {clock(facts.claim.progress_at)}."
+    return f"Its worker lives, but nothing has moved{where} since {instant(facts.claim.progress_at)}."
 
 
 def finished(facts: Facts) -> Sentences:
@@ -102,7 +97,7 @@ def breakpoint(facts: Facts) -> Sentences:
 
 def retrying(facts: Facts) -> Sentences:
     assert facts.retry_at is not None
-    return (*_error(facts), f"It is tried again at {clock(facts.retry_at)}.")
+    return (*_error(facts), f"It is tried again at {instant(facts.retry_at)}.")
 
 
 def asking(facts: Facts) -> Sentences:
@@ -115,7 +110,7 @@ def waiting(facts: Facts) -> Sentences:
 
 def not_yet(facts: Facts) -> Sentences:
     assert facts.not_before is not None
-    return (f"It is not to start before {clock(facts.not_before)}.",)
+    return (f"It is not to start before {instant(facts.not_before)}.",)
 
 
 def queued(facts: Facts) -> Sentences:
@@ -141,7 +136,7 @@ def _cancel(facts: Facts) -> Sentences:
 
 
 def _ordered(order: Order, done: str) -> str:
-    said = f"{order.by} ordered it {done} at {clock(order.at)}"
+    said = f"{order.by} ordered it {done} at {instant(order.at)}"
     return f"{said}: {order.reason.rstrip('.')}." if order.reason else f"{said}."
 
 
@@ -181,9 +176,9 @@ def _questions(facts: Facts) -> Sentences:
 
 def _question(ask: Ask) -> str:
     if ask.kind is AskKind.DOUBT:
-        return f"“{ask.title}” has been in doubt since {clock(ask.since)}: a person must say whether it happened."
+        return f"“{ask.title}” has been in doubt since {instant(ask.since)}: a person must say whether it happened."
     what = "approval" if ask.kind is AskKind.APPROVAL else "answer"
-    return f"“{ask.title}” has waited for an {what} since {clock(ask.since)}{_votes(ask)}{_desk(ask)}."
+    return f"“{ask.title}” has waited for an {what} since {instant(ask.since)}{_votes(ask)}{_desk(ask)}."
 
 
 def _votes(ask: Ask) -> str:
@@ -203,8 +198,8 @@ def _desk(ask: Ask) -> str:
 
 def _waits(facts: Facts) -> Sentences:
     return tuple(
-        f"{wait.node} has waited for the signal “{wait.signal}” since {clock(wait.since)}."
+        f"{wait.node} has waited for the signal “{wait.signal}” since {instant(wait.since)}."
         if wait.kind is WaitKind.SIGNAL or wait.due_at is None
-        else f"{wait.node} waits until {clock(wait.due_at)}."
+        else f"{wait.node} waits until {instant(wait.due_at)}."
         for wait in facts.waits
     )

@@ -16,6 +16,7 @@ from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from typing import Any, Final
 
+from control.core.phrasing import instant
 from control.core.problem import Problem, Refusal
 
 LIMIT_REACHED: Final = Problem(
@@ -193,7 +194,7 @@ def _used_up(limits: Limits, use: Use, now: datetime) -> Iterator[_Reached]:
 def _clock(at: datetime) -> str:
     """An instant as people read it, never before it: rounded up to the second."""
     up = at if not at.microsecond else at.replace(microsecond=0) + timedelta(seconds=1)
-    return f"{up.astimezone(UTC).isoformat(' ', 'seconds')[:19]} UTC"
+    return instant(up.astimezone(UTC))
 
 
 def tokens_of(outcome: object) -> int:
