@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from secrets import token_bytes, token_hex
 from typing import TYPE_CHECKING, Final
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from control.runtime.commands import Control
+    from control.store.database import Connection
 
 OVERLAP: Final = timedelta(days=1)
 """How long the secret before stays valid unless something else is said."""
@@ -35,23 +38,20 @@ async def add_sink(control: Control, wanted: Wanted, *, webhooks: Webhooks | Non
     if webhooks is not None and wanted.kind is SinkKind.WEBHOOK:
         await _judge(webhooks, wanted.target)
     secret = token_bytes(SECRET_BYTES) if wanted.kind is SinkKind.WEBHOOK else None
-    await control.permit(Action.MANAGE_SINKS)
-    async with control.transaction() as conn:
+    async with _managing(control) as conn:
         made = await sinks.add(conn, control.tenant, wanted, sink_id=token_hex(4), secret=secret, by=control.by)
     return made, spelled(secret) if secret else None
 
 
 async def list_sinks(control: Control, *, removed: bool = False) -> list[Sink]:
     """The tenant's sinks. Raises `not-permitted`."""
-    await control.permit(Action.MANAGE_SINKS)
-    async with control.transaction() as conn:
+    async with _managing(control) as conn:
         return await sinks.listed(conn, control.tenant, removed=removed)
 
 
 async def remove_sink(control: Control, sink_id: str) -> Sink:
     """Tell a sink nothing more; what is being tried is given up. Raises `no-such-sink`, `not-permitted`."""
-    await control.permit(Action.MANAGE_SINKS)
-    async with control.transaction() as conn:
+    async with _managing(control) as conn:
         return await sinks.remove(conn, control.tenant, sink_id, by=control.by)
 
 
@@ -61,8 +61,7 @@ async def rotate_secret(control: Control, sink_id: str, *, overlap: timedelta = 
     Raises `no-such-sink`, `not-permitted`.
     """
     secret = token_bytes(SECRET_BYTES)
-    await control.permit(Action.MANAGE_SINKS)
-    async with control.transaction() as conn:
+    async with _managing(control) as conn:
         until = await sinks.rotate(conn, control.tenant, sink_id, secret=secret, overlap=overlap)
     return spelled(secret), until
 
@@ -72,8 +71,7 @@ async def try_sink(control: Control, sink_id: str, *, patience: timedelta) -> To
 
     Raises `no-such-sink`, `not-permitted`.
     """
-    await control.permit(Action.MANAGE_SINKS)
-    async with control.transaction() as conn:
+    async with _managing(control) as conn:
         notice_id = await notices.try_out(conn, control.tenant, sink_id)
     deadline = asyncio.get_running_loop().time() + patience.total_seconds()
     while True:
@@ -85,9 +83,16 @@ async def try_sink(control: Control, sink_id: str, *, patience: timedelta) -> To
 
 async def log(control: Control, *, failed: bool = False, limit: int = 100) -> list[Told]:
     """The newest notices, or those of them that were given up. Raises `not-permitted`."""
-    await control.permit(Action.MANAGE_SINKS)
-    async with control.transaction() as conn:
+    async with _managing(control) as conn:
         return await notices.listed(conn, control.tenant, failed=failed, limit=limit)
+
+
+@asynccontextmanager
+async def _managing(control: Control) -> AsyncIterator[Connection]:
+    """The transaction in which it is permitted and done. Raises `not-permitted`."""
+    async with control.transaction() as conn:
+        await control.require(conn, Action.MANAGE_SINKS)
+        yield conn
 
 
 async def _judge(webhooks: Webhooks, url: str) -> None:
