@@ -29,14 +29,14 @@ dev: $(VENV)/run.stamp  ## the database, a worker and the workflows of langgraph
 
 # pytest ends with 5 where it finds nothing to run, as ARGS may well want for one of the two parts.
 test: $(VENV)/dev.stamp  ## every test, in under ten minutes on two cores
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not prove and not alone' $(ARGS) $(if $(ARGS),|| [ $$? -eq 5 ])
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --max-worker-restart 0 -m 'not prove and not alone' $(ARGS) $(if $(ARGS),|| [ $$? -eq 5 ])
 	@$(BIN)/python -m pytest -m 'alone and not prove' $(ARGS) || [ $$? -eq 5 ]
 
 bench: $(VENV)/dev.stamp  ## the measurements that the README quotes
 	@$(BIN)/python -m tests.bench $(ARGS)
 
 prove: $(VENV)/dev.stamp  ## the proofs in full size; takes hours
-	$(BIN)/python -m pytest -m prove $(ARGS)
+	$(BIN)/python -m pytest -o faulthandler_timeout=0 -m prove $(ARGS)
 
 check: $(VENV)/dev.stamp  ## style, types and the rules of the house
 	$(BIN)/ruff check .
