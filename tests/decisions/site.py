@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import traceback
 from collections.abc import Coroutine, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -54,7 +55,12 @@ class Site:
     async def _together(self, acts: tuple[Coroutine[Any, Any, Any], ...]) -> None:
         looking = asyncio.create_task(self._poll_words())
         try:
-            await asyncio.gather(*acts)
+            async with asyncio.TaskGroup() as group:  # what one of them finds wrong ends the others
+                for act in acts:
+                    group.create_task(act)
+        except ExceptionGroup:  # Hypothesis tries again before it tells, and finds a database that has gone on
+            traceback.print_exc()
+            raise
         finally:
             looking.cancel()
 
@@ -114,6 +120,8 @@ def raised(conninfo: str, folder: Path) -> Iterator[Site]:
 
         stage, watch = loop.run_until_complete(enter())
         crew.refill(workers)
-        yield Site(conninfo, folder, workers, loop, world, stage, watch)
-        workers.leave()
-        loop.run_until_complete(stack.aclose())
+        try:
+            yield Site(conninfo, folder, workers, loop, world, stage, watch)
+        finally:
+            workers.leave()
+            loop.run_until_complete(stack.aclose())
