@@ -19,12 +19,15 @@ class State(TypedDict, total=False):
 
 @dataclass
 class Till:
-    """What reached the other side. before: done between the yes and the effect, once. args: others of `approval`."""
+    """What reached the other side. price: where no fact says it, as in plain LangGraph. before: done between the yes
+    and the effect, once. args: others of `approval`.
+    """
 
     args: Mapping[str, Any] = field(default_factory=dict)
     paid: list[Any] = field(default_factory=list)
     shown: list[Any] = field(default_factory=list)
     before: Callable[[], Any] | None = None
+    price: Any = 40
     away: int = 0
     effects: tuple[str, ...] = ("pay",)
 
@@ -36,7 +39,7 @@ class Till:
         self.paid.append(price)
 
     async def pay(self, _: State) -> State:
-        price = await afact("price", 40)
+        price = await afact("price", self.price)
         self.shown.append(price)
         decision = approval(
             "Pay?",

@@ -18,6 +18,7 @@ from control.runtime.commands.start import start
 from control.sdk import approval
 from control.testing.stage import staged
 from tests.decisions.paying import State, Till, paying
+from tests.decisions.test_binding import stock_asks
 
 STOCK: Any = {"configurable": {"thread_id": "t"}}
 YES: Any = {"decision": "approve"}
@@ -27,6 +28,7 @@ def two_steps(till: Till) -> Any:
     """It asks whether it may pay, and pays in the next node, as graphs without a control plane do."""
 
     async def ask(state: State) -> Command[Any]:
+        till.shown.append(40)
         decision = approval("Pay?", action={"pay": 40}, on_yes="Paid.", on_no="Not paid.")
         return Command(goto="pay" if decision.approved else END)
 
@@ -78,6 +80,12 @@ async def test_stock_pays_through_each_of_them() -> None:
 
 async def test_a_copy_of_a_waiting_thread_has_no_approval(database: str) -> None:
     """Whoever answers the copy past the commands has decided nothing: what a decision guards does not begin."""
+    plain = Till()
+    stock = await stock_asks(plain)
+    await stock_copies(stock.checkpointer, "copy")
+    for thread in ("t", "copy"):
+        await stock.ainvoke(Command(resume=YES), {"configurable": {"thread_id": thread}})
+    assert plain.paid == [40, 40], "stock pays for the copy of a question too"
     till = Till()
     async with staged(database, {"pay": paying(till).compile()}) as stage:
         await set_fact(stage.control, "price", 40)
@@ -88,6 +96,24 @@ async def test_a_copy_of_a_waiting_thread_has_no_approval(database: str) -> None
         with pytest.raises(Refusal) as told:
             await script.ainvoke(Command(resume=YES), {"configurable": {"thread_id": "copy"}})
         assert told.value.code == "decision-missing" and till.paid == []
+
+
+async def stock_copies(saver: Any, thread: str) -> None:
+    """Its savers have no copy: whoever holds one writes it."""
+    found = await saver.aget_tuple(STOCK)
+    there: Any = {"configurable": {"thread_id": thread, "checkpoint_ns": ""}}
+    there = await saver.aput(there, found.checkpoint, found.metadata, found.checkpoint["channel_versions"])
+    for task, channel, value in found.pending_writes:
+        await saver.aput_writes(there, [(channel, value)], task)
+
+
+async def test_stock_asks_nobody_before_it_deletes() -> None:
+    till = Till()
+    stock = await stock_asks(till)
+    await stock.checkpointer.adelete_thread("t")
+    assert not stock.get_state(STOCK).values and not stock.get_state(STOCK).interrupts, "the question is gone with it"
+    await stock.ainvoke(Command(resume=YES), STOCK)
+    assert till.paid == [] and stock.get_state(STOCK).interrupts, "who answers begins it anew, and is told nothing"
 
 
 @pytest.mark.parametrize("roles", [["operator", "approver"], ["admin"]])
@@ -158,6 +184,17 @@ async def test_a_thread_whose_run_has_ended_is_not_open_either(database: str) ->
             await enter(script, at)
             assert runs_on(database, run.thread_id) == 2, "what is permitted is done, as a run of its own"
             assert (await stage.status(run.run_id)).word == "cancelled"
+
+
+async def test_stock_asks_nobody_at_any_door() -> None:
+    """Of a thread that was given up while it asked: each writes to it, or begins a node."""
+    for door, enter in BESIDES.items():
+        till = Till()
+        graph = two_steps(till).compile(checkpointer=InMemorySaver())
+        await graph.ainvoke({}, STOCK)
+        before = len(list(graph.get_state_history(STOCK))), len(till.shown)
+        await enter(graph, STOCK)
+        assert (len(list(graph.get_state_history(STOCK))), len(till.shown)) != before, door
 
 
 async def test_stock_opens_every_door_of_what_has_ended() -> None:

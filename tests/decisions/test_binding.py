@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -25,15 +27,23 @@ from tests.decisions.paying import HOUR, Till, paying
 
 STOCK: Any = {"configurable": {"thread_id": "t"}}
 YES: Any = {"decision": "approve"}
+INSTANT = timedelta(microseconds=1)
 NO_APPROVERS = '@id("nobody") forbid (principal in Role::"approver", action == Action::"approve", resource);'
 
 
-async def stock_pays_anyway(till: Till) -> None:
-    """Stock LangGraph takes the answer whenever it comes, and whatever has moved."""
+async def stock_asks(till: Till) -> Any:
+    """The same graph on plain LangGraph, up to its question about 40."""
     graph = paying(till).compile(checkpointer=InMemorySaver())
     await graph.ainvoke({}, STOCK)
-    await graph.ainvoke(Command(resume=YES), STOCK)
-    assert till.paid == [40] and not graph.get_state(STOCK).next
+    (asked,) = graph.get_state(STOCK).interrupts
+    assert asked.value["action"]["amount"] == 40
+    return graph
+
+
+async def stock_takes(graph: Any, answer: Any = YES) -> None:
+    """Plain LangGraph takes the answer, and has nothing left to ask."""
+    await graph.ainvoke(Command(resume=answer), STOCK)
+    assert not graph.get_state(STOCK).next and not graph.get_state(STOCK).interrupts
 
 
 async def asked(stage: Stage, run_id: UUID) -> Approval:
@@ -59,12 +69,20 @@ async def agree(stage: Stage, run_id: UUID, question: Approval) -> None:
     await decide(stage.control, run_id, Word.APPROVED, interrupt_id=question.interrupt_id)
 
 
+async def moves(till: Till, price: int) -> None:
+    till.price = price
+
+
 def stale(stage: Stage, run_id: UUID) -> list[Any]:
     return [entry.body for entry in stage.ledger(run_id) if entry.kind == "stale"]
 
 
 async def test_a_yes_to_a_fact_that_has_moved_is_refused_and_asked_again(database: str) -> None:
-    await stock_pays_anyway(Till())
+    plain = Till()
+    stock = await stock_asks(plain)
+    plain.price = 50
+    await stock_takes(stock)
+    assert plain.paid == [50], "stock pays what nobody was shown"
     till = Till()
     async with staged(database, {"pay": paying(till).compile()}) as stage:
         await set_fact(stage.control, "price", 40)
@@ -83,7 +101,10 @@ async def test_a_yes_to_a_fact_that_has_moved_is_refused_and_asked_again(databas
 
 
 async def test_a_fact_that_moves_after_the_yes_stops_the_effect(database: str) -> None:
-    await stock_pays_anyway(Till())
+    plain = Till()
+    plain.before = partial(moves, plain, 50)
+    await stock_takes(await stock_asks(plain))
+    assert plain.price == 50 and plain.paid == [40], "stock pays at a price that is no more"
     till = Till()
     async with staged(database, {"pay": paying(till).compile()}) as stage:
         await set_fact(stage.control, "price", 40)
@@ -116,6 +137,9 @@ async def test_an_old_yes_does_not_come_back_with_the_old_fact(database: str) ->
 
 
 async def test_what_was_shown_holds_for_its_time(database: str) -> None:
+    plain = Till({"valid_for": INSTANT})
+    await stock_takes(await stock_asks(plain))
+    assert plain.paid == [40], "to stock, what was shown holds for ever"
     till = Till({"valid_for": HOUR})
     async with staged(database, {"pay": paying(till).compile()}) as stage:
         await set_fact(stage.control, "price", 40)
@@ -134,7 +158,9 @@ async def test_what_was_shown_holds_for_its_time(database: str) -> None:
 
 
 async def test_a_late_yes_is_refused(database: str) -> None:
-    await stock_pays_anyway(Till({"expires_in": HOUR}))
+    plain = Till({"expires_in": INSTANT})
+    await stock_takes(await stock_asks(plain))
+    assert plain.paid == [40], "stock has no end of a question's time"
     till = Till({"expires_in": HOUR})
     async with staged(database, {"pay": paying(till).compile()}) as stage:
         run_id, question = await waiting(stage)
@@ -146,6 +172,9 @@ async def test_a_late_yes_is_refused(database: str) -> None:
 
 
 async def test_a_yes_is_judged_by_the_policy_in_force(database: str) -> None:
+    plain = Till({"roles": ["approver"]})
+    await stock_takes(await stock_asks(plain), YES | {"by": "mallory"})
+    assert plain.paid == [40], "stock takes the answer of anybody, whoever was to give it"
     till = Till({"fresh": None})
     async with staged(database, {"pay": paying(till).compile()}) as stage:
         run_id, question = await waiting(stage)
@@ -156,7 +185,10 @@ async def test_a_yes_is_judged_by_the_policy_in_force(database: str) -> None:
 
 
 async def test_a_policy_that_moves_after_the_yes_stops_the_effect(database: str) -> None:
-    await stock_pays_anyway(Till())
+    plain, forbidden = Till(), asyncio.Event()
+    plain.before = partial(asyncio.to_thread, forbidden.set)
+    await stock_takes(await stock_asks(plain))
+    assert forbidden.is_set() and plain.paid == [40], "stock asks nobody before it pays"
     till = Till({"fresh": None})
     async with staged(database, {"pay": paying(till).compile()}) as stage:
         run_id, question = await waiting(stage)
@@ -182,15 +214,24 @@ async def test_an_early_vote_that_policy_takes_back_does_not_count(database: str
 
 
 async def test_a_yes_to_a_head_that_has_moved_is_refused(database: str) -> None:
+    plain = Till()
+    stock = await stock_asks(plain)
+    (shown,) = stock.get_state(STOCK).interrupts
+    await stock.aupdate_state(stock.get_state(STOCK).config, None, as_node="__copy__")
+    plain.price = 50
+    await stock.ainvoke(None, STOCK)
+    (other,) = stock.get_state(STOCK).interrupts
+    await stock_takes(stock)
+    assert other.id != shown.id and plain.paid == [50], "stock gives the yes to the question that is asked by now"
     till = Till()
     async with staged(database, {"pay": paying(till).compile()}) as stage:
         run_id, question = await waiting(stage)
         await rewind(stage.control, run_id)
+        again = await asked(stage, run_id)
         told = await refused(stage, run_id, question)
-        if told.code == "answer-stale":
-            assert "Head pay: asked became no longer asked since" in told.why
-        await stage.until(run_id, "awaiting_approval")
-        assert till.paid == []
+        assert told.code == "answer-stale" and "Head pay: asked became no longer asked since" in told.why
+        assert again.interrupt_id != question.interrupt_id and till.paid == []
+        assert await asked(stage, run_id) == again
 
 
 async def test_an_approval_is_spent_on_one_effect(database: str) -> None:
