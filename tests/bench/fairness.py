@@ -146,7 +146,8 @@ async def _observe(conninfo: str, crew: Crew, at_once: int | None, *, rounds: in
 
 
 async def _hold_to(noisy: Control, at_once: str) -> None:
-    await set_limits(noisy, {"runs_at_once": limit("runs_at_once", at_once)})
+    operator = replace(noisy, principal=replace(noisy.principal, operates=True))
+    await set_limits(operator, {"runs_at_once": limit("runs_at_once", at_once)})
 
 
 async def _quiet(control: Control, conninfo: str, crew: Crew) -> list[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from control.cli.outcome import REFUSED
 from tests.cli.conftest import Cli
 
 
@@ -19,6 +20,16 @@ def test_limits_are_set_shown_listed_and_remembered(cli: Cli) -> None:
     assert [one["version"] for one in cli("tenants", "history", "acme", "--json").json] == [2, 1]
     assert "acme" in [one["tenant"] for one in cli("tenants", "list", "--json").json]
     assert "600/minute" in cli("tenants", "list").out
+
+
+def test_a_tenants_administrator_reads_its_limits_and_sets_none(cli: Cli) -> None:
+    key = cli("keys", "create", "--json", "--name", "ada", "--kind", "person", "--role", "admin").json["key"]
+    refused = cli("tenants", "set", "default", "--usd", "none", CONTROL_TOKEN=key)
+    assert refused.code == REFUSED and refused.problem[:2] == [
+        "This belongs to the installation, not to a tenant",
+        "ada may not set what a tenant may use, whatever tenant default permits.",
+    ]
+    assert cli("tenants", "show", "--json", CONTROL_TOKEN=key).json["version"] == 0
 
 
 @pytest.mark.parametrize(

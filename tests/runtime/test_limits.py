@@ -25,6 +25,7 @@ from control.sdk import arecorded, aspend, spend
 from control.store.claims import Claims, Holdings
 from control.testing import clock
 from control.testing.stage import Stage, staged, tester
+from tests.runtime.proving import operating
 from tests.runtime.scenes import Cues, Graph, State, Unavailable, between, graphs, play, until
 
 
@@ -43,7 +44,7 @@ def costing(usd: str = "6", *, blocking: bool = False) -> Graph:
 
 
 async def limited(stage: Stage, **limits: str) -> None:
-    await set_limits(stage.control, {name: limit(name, text) for name, text in limits.items()})
+    await set_limits(operating(stage), {name: limit(name, text) for name, text in limits.items()})
 
 
 async def runs_of(stage: Stage, workflow: str, cues: Cues, number: int) -> list[UUID]:
@@ -285,10 +286,11 @@ def _spent(database: str, ago: timedelta) -> None:
 
 async def test_limits_are_set_by_whoever_may_and_kept_for_the_record(database: str) -> None:
     async with staged(database, {}, work=False) as stage:
-        for roles, act in ((("operator",), set_limits), (("operator",), _reading)):
+        for role, act, code in (("admin", set_limits, "not-a-tenants"), ("operator", _reading, "not-permitted")):
             with pytest.raises(Refusal) as refused:
-                await act(stage.acting(*roles), {"runs_at_once": 5})
-            assert refused.value.code == "not-permitted"
+                await act(stage.acting(role), {"runs_at_once": 5})
+            assert (refused.value.code, refused.value.problem.status) == (code, 403)
+        assert (await account(stage.acting("admin"))).version is None
         assert await history(stage.control, limit=9) == []
         await limited(stage, runs_at_once="5", usd="10/month")
         await limited(stage, runs_at_once="5")

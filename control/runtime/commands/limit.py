@@ -1,4 +1,7 @@
-"""Limits of a tenant: set them, and see what of them is used."""
+"""Limits of a tenant: set them, and see what of them is used.
+
+They hold the tenant, so that its own administrator reads them, and whoever operates the installation sets them.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +31,10 @@ async def set_limits(control: Control, changes: Mapping[str, int | Quota | None]
     """Change the limits named, by the fields of `Limits`; None takes one away. In force from the commit on.
 
     What a raised limit lets go on is taken at once. Setting what is in force makes no new version. Raises
-    `not-permitted`, `agreement-needed`.
+    `not-a-tenants`.
     """
+    control.require_operator("set what a tenant may use")
     async with control.transaction() as conn:
-        await control.require(conn, Action.SET_LIMITS)
         await limits.serialise(conn, control.tenant)
         before, _ = await limits.in_force(conn, control.tenant)
         given: dict[str, Any] = dict(changes)
