@@ -200,6 +200,12 @@ async def ten_days(_: State) -> dict[str, Any]:
     return {"log": ["waited"]}
 
 
+async def ten_days_then(state: State) -> dict[str, Any]:
+    """Follows its cue once it has waited."""
+    wait_for(timedelta(days=10))
+    return await play("after", state)
+
+
 async def word(_: State) -> dict[str, Any]:
     return {"log": [wait_for_signal("go")]}
 
@@ -343,6 +349,8 @@ GRAPHS: Final[Mapping[str, Callable[[], Graph]]] = {
     "twice": lambda: between(twice),
     "plain": lambda: between(plain),
     "wait": lambda: between(ten_days),
+    "wait then": lambda: between(ten_days_then),
+    "wait beside": lambda: fan("ten_days", "beside"),
     "signal": lambda: between(word),
     "both": lambda: fan("sign", "countersign"),
     "sign beside": lambda: fan("sign", "beside"),
