@@ -42,6 +42,7 @@ SCHEMA_OLDER: Final = Problem(
 
 _SQL: Final = read("schema")
 _TURN_S: Final = 0.05
+_KNOWS_IS_JSON: Final = 160000  # PostgreSQL 16
 _LOCK: Final = 0x636F6E74726F6C  # "control": one migration at a time in a database
 
 
@@ -130,6 +131,11 @@ def _applied(conn: psycopg.Connection) -> dict[int, str]:
 
 def _apply(conn: psycopg.Connection, migration: Migration) -> str:
     with conn.transaction():
-        conn.execute(migration.sql)
+        conn.execute(spelled_for(conn.info.server_version, migration.sql))
         conn.execute(_SQL["record"], {"version": migration.version, "name": migration.name, "sum": migration.checksum})
     return migration.name
+
+
+def spelled_for(server_version: int, sql: LiteralString) -> LiteralString:
+    """A migration as a server of that version can read it: PostgreSQL 15 knows no `is json`, and casts instead."""
+    return sql if server_version >= _KNOWS_IS_JSON else sql.replace("value is json", "value::json is not null")
