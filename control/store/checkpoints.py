@@ -296,6 +296,8 @@ def _made(code: int, data: bytes) -> Any:
     parts = _unpack(data) if 0 <= code <= 5 else None
     if not isinstance(parts, list) or len(parts) < 3:
         return _Made("", _opaque(f"extension {code}"))
+    if parts[:2] == ["builtins", "tuple"]:
+        return parts[2]
     return _Made(f"{parts[0]}.{parts[1]}", parts[2])
 
 

@@ -55,7 +55,8 @@ from control.store.writers import ENTERING
 _HANDLED: Final = "__error_source_node__"
 _NO_OUTPUT: Final = frozenset({ERROR, _HANDLED, INTERRUPT, *WRITES_IDX_MAP})
 _FOUND_BY: Final = frozenset({"source", "step", "parents", "run_id", "thread_id", "tenant", "epoch", "graph_digest"})
-_INLINE: Final = (str, int, float, bool, type(None))
+_INLINE: Final = frozenset({str, int, float, bool, type(None)})
+_WHOLE: Final = 1e16  # from here on JSON in the database shows a float as a whole number
 _SCHEDULES: Final = ("branch:to:", "join:", "__pregel_tasks", "__start__")  # a StateGraph's channels of that kind
 _INPUT: Final = "__input__"
 _LONG: Final = 1000  # characters
@@ -151,7 +152,8 @@ class ControlSaver(Reader):
         ns, checkpoint_id = config["configurable"].get("checkpoint_ns", ""), config["configurable"]["checkpoint_id"]
         rows = item.marks if all(channel in WRITES_IDX_MAP for channel, _ in writes) else item.writes
         for position, (channel, value) in enumerate(writes):
-            kind, blob = self.serde.dumps_typed(repr(value) if isinstance(value, BaseException) else value)
+            stored = repr(value) if channel == ERROR and isinstance(value, BaseException) else value
+            kind, blob = self.serde.dumps_typed(stored, channel=channel)
             idx = WRITES_IDX_MAP.get(channel, position)
             rows.append(WriteRow(ns, checkpoint_id, task_id, task_path, str(idx), channel, kind, blob))
         if ns == "":
@@ -226,23 +228,24 @@ class ControlSaver(Reader):
     ) -> tuple[list[BlobRow], dict[str, Any]]:
         """The channel values that go into rows of their own, and those that stay in the checkpoint.
 
-        As the stock saver does, but a long text goes apart too: inside the checkpoint it would be written again at
-        every step, and read whenever somebody asks how the run stands. `apart` has the version of each that has a row.
+        As the stock saver does, but what the database's JSON would change goes apart (an enum that is text, infinity),
+        and a long text too: inside the checkpoint it would be written again at every step, and read whenever somebody
+        asks how the run stands. `apart` has the version of each that has a row.
         """
         inline: dict[str, Any] = {}
         blobs: list[BlobRow] = []
         for channel, value in checkpoint["channel_values"].items():
             version, long = (
                 str(checkpoint["channel_versions"].get(channel)),
-                isinstance(value, str) and len(value) > _LONG,
+                type(value) is str and len(value) > _LONG,
             )
-            if isinstance(value, _INLINE) and not long:
+            if not long and _fits_json(value):
                 inline[channel] = value
                 continue
             if isinstance(value, _DeltaSnapshot):
                 inline[channel] = True
             if apart.get((ns, channel)) != version if long else channel in new_versions:
-                blobs.append(BlobRow(ns, channel, version, *self.serde.dumps_typed(value)))
+                blobs.append(BlobRow(ns, channel, version, *self.serde.dumps_typed(value, channel=channel)))
             if long:
                 apart[ns, channel] = version
         return blobs, inline
@@ -282,6 +285,11 @@ def _may_lag(tenure: Tenure, checkpoint: Checkpoint, *, step: int, ran: list[str
         return step <= 0 and tenure.input_kept
     scheduled = any(channel.startswith(_SCHEDULES) for channel in checkpoint["channel_values"])
     return tenure.cheap.issuperset(ran) or (tenure.input_kept and tenure.plain and not scheduled)
+
+
+def _fits_json(value: Any) -> bool:
+    """Whether a value comes back from the database's JSON as what it was."""
+    return type(value) in _INLINE and (type(value) is not float or (abs(value) < _WHOLE and str(value) != "-0.0"))
 
 
 def _acknowledged(tenure: Tenure, written: asyncio.Future[int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections import defaultdict
 from datetime import timedelta
 from typing import Annotated, Any, TypedDict
 
@@ -195,8 +196,9 @@ def leaking(value: Any) -> Any:
         (Foreign(), "state-not-serialisable", "Foreign"),
         (object(), "state-not-serialisable", "object"),
         (lambda: 0, "state-not-serialisable", "function"),
+        ({"deep": defaultdict(list)}, "type-not-allowed", "defaultdict would come back as dict (channel 'log'"),
     ],
-    ids=["a class", "an object", "a function"],
+    ids=["a class", "an object", "a function", "a subclass of a builtin"],
 )
 async def test_a_state_that_cannot_be_stored_fails_its_run_alone(
     value: Any, code: str, named: str, database: str, cues: Cues

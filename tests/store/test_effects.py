@@ -160,8 +160,9 @@ async def test_an_outcome_that_would_come_back_as_another_type_is_refused_whole(
         refusal = await refused(end(app, at, outcome={"deep": [Receipt(3)]}))
         assert refusal.lines() == (
             "A value in the graph's state would come back as another type",
-            f"{__name__}.Receipt is not among the types that may be read back.",
-            "Name its class in the state's schema, or turn it into plain data (dict, list, str, number) in the node.",
+            f"{__name__}.Receipt is not among the types that may be read back (at ['deep'][0]).",
+            "Turn it into plain data (dict, list, str, number) in the node, or name its model, dataclass or enum in "
+            "the state's schema.",
         )
         assert contents(database) == before, "the call was made, so it is in doubt: in flight, not failed and not done"
         assert (await begin(app, node(fence))).state == "in_flight"

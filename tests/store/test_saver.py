@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import enum
+from collections import Counter, OrderedDict, defaultdict
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -89,6 +91,52 @@ async def test_a_value_of_an_unknown_type_leaves_nothing_behind(database: str) -
             await put(app, under(fence), connection=[asyncio.get_running_loop()])
         assert contents(database) == before
         await put(app, under(fence), fine=[1])
+
+
+class Word(enum.StrEnum):
+    YES = "yes"
+
+
+FAITHFUL: dict[str, Any] = {
+    "pair": (1, [(2, "b")]), "word": Word.YES, "words": [Word.YES], "ordered": OrderedDict(b=1, a=(2,)), "vast": 1e22,
+    "counts": Counter("aab"), "keys": {1: "a", (2, 3): "b"}, "endless": float("inf"), "zero": -0.0, "half": 0.5,
+    "n": 10**30, "yes": True, "text": "é", "none": None, "raw": b"x", "bytes": bytearray(b"x"),
+}  # fmt: skip
+
+
+async def test_channels_and_pending_writes_come_back_with_their_types(database: str) -> None:
+    """What the stock saver would put into the database's JSON, and what it packs."""
+    fence = claimed(database)
+    async with installation(database) as app:
+        app.saver.serde.allow([(__name__, "Word")])
+        packed = {name: value for name, value in FAITHFUL.items() if name != "n"}  # beyond 64 bits only JSON has it
+        config = await put(app, under(fence), **FAITHFUL)
+        await app.saver.aput_writes(config, list(packed.items()), "task")
+        found = await app.saver.aget_tuple(config)
+    assert found and found.pending_writes
+    for kept, given in (
+        (found.checkpoint["channel_values"], FAITHFUL),
+        ({channel: value for _, channel, value in found.pending_writes}, packed),
+    ):
+        assert {name: (type(value), repr(value)) for name, value in kept.items()} == {
+            name: (type(value), repr(value)) for name, value in given.items()
+        }
+
+
+@pytest.mark.parametrize("bad", [defaultdict(list), {"deep": [defaultdict(list)]}, ValueError(), "TEXT"], ids=repr)
+async def test_a_value_that_would_change_is_refused_with_its_channel(database: str, bad: Any) -> None:
+    bad = type("Text", (str,), {})(bad) if isinstance(bad, str) else bad
+    fence = claimed(database)
+    async with installation(database) as app:
+        before = contents(database)
+        for attempt in (
+            put(app, under(fence), fine=[1], basket=bad),
+            app.saver.aput_writes(under(fence, checkpoint_id="c"), [("a", [1]), ("basket", bad)], "t"),
+        ):
+            with pytest.raises(Refusal, match=r"would come back as .*channel 'basket'") as refusal:
+                await attempt
+            assert refusal.value.code == "type-not-allowed"
+        assert contents(database) == before
 
 
 async def test_a_question_opens_once_though_its_interrupt_arrives_twice(database: str) -> None:

@@ -6,20 +6,25 @@ import dataclasses
 import enum
 import json
 import pickle
+import re
 import sys
-from datetime import UTC, datetime, timedelta
+from collections import Counter, OrderedDict, defaultdict, deque
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import ormsgpack
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.runnables.utils import AddableDict
 from langgraph.checkpoint.serde import jsonplus
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 from langgraph.types import Command, Interrupt, Send
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from control.core.problem import Refusal
 from control.store.redaction import Redaction
@@ -55,7 +60,41 @@ class Pair(NamedTuple):
     b: int
 
 
-OURS = [(__name__, kind.__name__) for kind in (Inner, Outer, Model, Colour, Word)]
+class Shape(enum.Enum):
+    SQUARE = (4, "square")
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+
+
+class Text(str):
+    pass
+
+
+class Number(int):
+    pass
+
+
+class Raw(bytes):
+    pass
+
+
+class Row(tuple):
+    pass
+
+
+class Table(dict):
+    pass
+
+
+@dataclasses.dataclass
+class Halved:
+    whole: int
+    half: float = dataclasses.field(init=False, default=0)
+
+
+OURS = [(__name__, kind.__name__) for kind in (Inner, Outer, Model, Colour, Word, Pair, Shape, Level, Halved)]
 
 
 def there_and_back(serde: StrictSerializer, value: Any) -> Any:
@@ -69,14 +108,114 @@ def there_and_back(serde: StrictSerializer, value: Any) -> Any:
         datetime(2026, 1, 2, tzinfo=UTC), timedelta(days=1, microseconds=2), Decimal("1.10"), UUID(int=7), Path("/a/b"),
         HumanMessage("hi", id="1"), AIMessage("", tool_calls=[{"name": "t", "args": {"a": 1}, "id": "c"}]),
         Send("node", {"a": [1]}), Interrupt(value={"q": 1}, id="i"), Command(update={"a": 1}, goto="b"),
-        Outer(Inner(1), [Inner(2), {"deep": Model(name="x", inner=Inner(3))}]), Colour.RED, [Word.YES],
+        Outer(Inner(1), [Inner(2), {"deep": Model(name="x", inner=Inner(3))}]), Colour.RED, Word.YES, Shape.SQUARE,
+        Level.LOW, Pair(1, (2, 3)), (), (1, ("a", [(2,)])), {(1, ("a", None)): {2: b"x", 1.5: True}},
+        frozenset({(1, 2)}), OrderedDict(b=1, a=(2,)), Counter("aab"), deque([(1,), 2], maxlen=3), -0.0,
+        Send("node", (1, [2])), float("inf"), re.compile("a+", re.I), _DeltaSnapshot([(1,)]), IPv4Address("1.2.3.4"),
+        time(1, 2), date.max,
     ],
     ids=repr,
 )  # fmt: skip
 def test_an_allowed_value_comes_back_as_it_was(value: Any) -> None:
-    back = there_and_back(StrictSerializer(OURS), value)
-    assert back == value
-    assert type(back) is type(value) or isinstance(value, Word)
+    """Alone, and within what packs its own contents."""
+    for given in (value, {"deep": [value]}, (value,), Outer(value, [value]), Send("n", {"arg": value})):
+        back = there_and_back(StrictSerializer(OURS), given)
+        if isinstance(value, bytearray) and given is not value:
+            assert isinstance(back, type(given)), "the packer takes it for bytes without asking"
+            continue
+        assert back == given
+        assert shape(back) == shape(given)
+
+
+def shape(value: Any) -> Any:
+    """The types of a value and of all it holds; what prints alike, such as -0.0 and 0.0, is told apart."""
+    match value:
+        case dict():
+            return type(value), [(shape(key), shape(item)) for key, item in value.items()]
+        case list() | tuple() | deque():
+            return type(value), getattr(value, "maxlen", None), [shape(item) for item in value]
+        case set() | frozenset():
+            return type(value), sorted(map(repr, value))
+        case Outer() | Send():
+            return type(value), [
+                shape(getattr(value, name)) for name in ("inner", "many", "arg") if hasattr(value, name)
+            ]
+    return type(value), repr(value)
+
+
+def test_what_is_only_plain_data_is_packed_as_langgraph_packs_it() -> None:
+    """Byte for byte, so that leaving leaves plain LangGraph data behind."""
+    message = AIMessage("", id="1", tool_calls=[{"name": "t", "args": {"a": [1]}, "id": "c"}])
+    for value in (
+        {"a": [1, "é", None, {2: 1.5}]}, [message, HumanMessage("hi", id="2")], Send("n", {"a": 1}), Word.YES, {1, 2},
+        Interrupt(value={"q": 1}, id="i"), Command(update={"a": 1}, goto="b"), Outer(Inner(1), []), Model(name="x"),
+        [datetime(2026, 1, 2, tzinfo=UTC), Decimal("1.10"), UUID(int=7), Path("/a"), timedelta(1), re.compile("a")],
+        SecretStr("s"), [frozenset({3}), _DeltaSnapshot([1]), Pair(1, 2), time(1), ZoneInfo("UTC")],
+    ):  # fmt: skip
+        allowed = [*OURS, ("pydantic.types", "SecretStr")]
+        assert StrictSerializer(allowed).dumps_typed(value) == jsonplus.JsonPlusSerializer().dumps_typed(value)
+
+
+def test_stock_langgraph_reads_a_tuple_too() -> None:
+    packed = StrictSerializer().dumps_typed([(1, (2,)), OrderedDict(a=1)])
+    assert jsonplus.JsonPlusSerializer(allowed_msgpack_modules=True).loads_typed(packed) == [(1, (2,)), {"a": 1}]
+    assert jsonplus.JsonPlusSerializer(allowed_msgpack_modules=None).loads_typed(packed) == [[1, [2]], {"a": 1}]
+
+
+def test_what_langchain_means_as_a_text_or_a_dict_is_one() -> None:
+    back = there_and_back(StrictSerializer(), {"said": AIMessage("hi").text, "added": AddableDict(a=1), "who": (1,)})
+    assert shape(back) == shape({"said": "hi", "added": {"a": 1}, "who": (1,)})
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (Text("x"), rf"{__name__}.Text would come back as str"),
+        (Number(3), rf"{__name__}.Number would come back as int"),
+        (Raw(b"x"), rf"{__name__}.Raw would come back as bytes"),
+        (Row((1,)), rf"{__name__}.Row would come back as tuple"),
+        (Table(a=1), rf"{__name__}.Table would come back as dict"),
+        (defaultdict(list), "collections.defaultdict would come back as dict"),
+        (ValueError("x"), "ValueError would come back as a text"),
+        (Halved(3), rf"{__name__}.Halved has fields that its constructor does not take, and would come back as dict"),
+        ({Text("x"): 1}, rf"a dictionary's key of type {__name__}.Text would change"),
+        ({Word.YES: 1}, rf"a dictionary's key of type {__name__}.Word would change"),
+        ({(1, Level.LOW): 1}, rf"a dictionary's key of type {__name__}.Level would change"),
+        ({date.min: 1}, "a dictionary's key of type datetime.date would change"),
+        ({UUID(int=1): 1}, "a dictionary's key of type uuid.UUID would change"),
+    ],
+    ids=repr,
+)
+def test_what_would_come_back_as_another_type_is_refused_with_its_place(value: Any, why: str) -> None:
+    serde = StrictSerializer(OURS)
+    for given, place in (
+        (value, ""),
+        ({"a": 1, "orders": [0, value]}, "['orders'][1]"),
+        ({3: [value]}, "[3][0]"),
+        ({"t": (0, value)}, "['t'][1]"),
+        (Outer(0, [{"k": value}]), ".many[0]['k']"),
+        (Send("n", [value]), ".arg[0]"),
+    ):
+        with pytest.raises(Refusal) as refusal:
+            serde.dumps_typed(given, channel="basket")
+        assert refusal.value.code == "type-not-allowed"
+        assert refusal.value.why == f"{why} (channel 'basket'{f', at {place}' if place else ''})."
+        assert (refusal.value.facts["channel"], refusal.value.facts["place"]) == ("basket", place)
+
+
+@pytest.mark.parametrize("value", ["\ud800", {"\ud800": 1}, 2**64, range(3), {frozenset(): 1}], ids=ascii)
+def test_what_the_format_has_no_words_for_is_refused_with_its_place(value: Any) -> None:
+    with pytest.raises(Refusal, match=r"at \['log'\]\[1\]") as refusal:
+        StrictSerializer().dumps_typed({"log": ["fine", value]})
+    assert refusal.value.code == "state-not-serialisable"
+
+
+def test_a_class_that_is_allowed_later_is_packed_then() -> None:
+    serde = StrictSerializer()
+    with pytest.raises(Refusal):
+        serde.dumps_typed(Inner(1))
+    serde.allow(OURS)
+    assert there_and_back(serde, Inner(1)) == Inner(1)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +226,7 @@ def test_an_allowed_value_comes_back_as_it_was(value: Any) -> None:
         (Outer(Inner(1), []), "Inner"),
         (Model(name="x"), "Model"),
         ({"model": [Model(name="x")]}, "Model"),
-        (Outer({Colour.RED: 1}, [Colour.RED]), "Colour"),
+        (Outer({1: Colour.RED}, []), "Colour"),
         (Pair(1, 2), "Pair"),
         (Send("n", Inner(1)), "Inner"),
         (Interrupt(value=[Inner(1)], id="i"), "Inner"),
