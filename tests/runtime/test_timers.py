@@ -249,8 +249,8 @@ def _light() -> Any:
 
 
 async def _suspend(stage: Stage, count: int, cues: Cues) -> None:
-    for _ in range(count // 50):
-        await asyncio.gather(*(start(stage.control, "wait", cues.input) for _ in range(50)))
+    for _ in range(count // 10):
+        await asyncio.gather(*(start(stage.control, "wait", cues.input) for _ in range(10)))
     with psycopg.connect(stage.conninfo, autocommit=True) as conn:
 
         async def suspended() -> bool:
