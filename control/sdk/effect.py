@@ -122,6 +122,7 @@ class _Effect:
     probe: Callable[[str], Any] | None
     repeatable: bool
     guard: Decision[Any] | str | None
+    told: Callable[[Any], Any]
 
     def begin(self, *, again: bool = False) -> Ask:
         more: dict[str, Any] = {"again": True} if again else {}
@@ -145,8 +146,11 @@ def effect_script(
     probe: Callable[[str], Any] | None = None,
     repeatable: bool,
     guard: Decision[Any] | str | None = None,
+    told: Callable[[Any], Any] = lambda outcome: outcome,
 ) -> Script:
-    """The steps of an effect, for another script to go through. Raises and takes what `effect` does."""
+    """The steps of an effect, for another script to go through. Raises and takes what `effect` does. `told` makes an
+    outcome of what a person says has come of it.
+    """
     if isinstance(guard, Decision) and not guard.approved:
         raise DECISION_MISSING.because(f"{guard.by or 'Somebody'} said no.")
     config = running_config()
@@ -154,7 +158,7 @@ def effect_script(
     port = effect_port(config)
     if port is None:
         return _unrecorded(call, unrecorded_key(config, key))
-    made: dict[str, Any] = {"call": call, "probe": probe, "repeatable": repeatable, "guard": guard}
+    made: dict[str, Any] = {"call": call, "probe": probe, "repeatable": repeatable, "guard": guard, "told": told}
     return _script(_Effect(name=name, kind=kind, key=key, config=config, port=port, **made))
 
 
@@ -175,10 +179,11 @@ def _script(effect: _Effect) -> Script:
             return found
     if begun.state == "in_flight":
         if effect.probe is None and not effect.repeatable:
-            told = _ask_a_person(effect, begun)
-            if told.happened:
-                yield effect.end(state="done", outcome=told.outcome, how="told")
-                return told.outcome
+            said = _ask_a_person(effect, begun)
+            if said.happened:
+                outcome = effect.told(said.outcome)
+                yield effect.end(state="done", outcome=outcome, how="told")
+                return outcome
         begun = yield effect.begin(again=True)
     return (yield from _called(effect, begun.idempotency_key))
 

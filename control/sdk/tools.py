@@ -13,9 +13,11 @@ tool that is declared to be an effect. Any other runs as often as its node does.
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 from weakref import WeakKeyDictionary
 
@@ -244,6 +246,7 @@ def _carried_out(
     if not leave.asked and not leave.declared.effect:
         return (yield Call(lambda _: perform(request), leave.key))
     about: dict[str, Any] = {"repeatable": leave.declared.repeatable, "guard": leave.guard}
+    about["told"] = partial(_told, request)
     try:
         outcome = yield from effect_script(name, "effect", leave.key, call=lambda _: kept(request), **about)
     except Refusal as refusal:
@@ -256,6 +259,13 @@ def _carried_out(
 def _message(request: ToolCallRequest, refused: _Refused) -> ToolMessage:
     call = request.tool_call
     return ToolMessage(refused.why, name=call["name"], tool_call_id=call["id"], status="error")
+
+
+def _told(request: ToolCallRequest, outcome: Any) -> ToolMessage:
+    """What a person says has come of a call that was made, as the model is told: a message, whatever they wrote."""
+    call, said = request.tool_call, outcome if isinstance(outcome, str) else json.dumps(outcome, ensure_ascii=False)
+    text = "It was carried out; what came of it is not known." if outcome is None else said
+    return ToolMessage(text, name=call["name"], tool_call_id=call["id"])
 
 
 def _kept(outcome: Any) -> Any:

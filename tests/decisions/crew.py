@@ -8,7 +8,6 @@ LangChain's shape, and may be answered with an edit. Each run has a price of its
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -89,6 +88,9 @@ class Graphs:
             await aeffect("pay", paid, key="pay", probe=self._probe(run_id))
         return {}
 
+    def enter(self, app: App) -> None:
+        self.app = app
+
     def compiled(self) -> dict[str, Any]:
         named = {"guarded": self.guarded, "reviewed": self.reviewed}
         return {name: StateGraph(Input).add_node(name, node).add_edge(START, name).compile()
@@ -97,8 +99,7 @@ class Graphs:
     def _call(self, run_id: UUID, price: Any) -> Callable[[str], Awaitable[str]]:
         async def call(_: str) -> str:
             self.outside.pay(run_id, price)
-            if self.outside.planned(run_id) == "killed after":
-                self._die(run_id)
+            self.outside.kills(run_id, "killed after")
             return "paid"
 
         return call
@@ -107,19 +108,14 @@ class Graphs:
         return lambda _: "paid" if self.outside.paid(run_id) else None
 
     async def _befall(self, run_id: UUID, name: str, price: int) -> None:
+        self.outside.kills(run_id, "killed before")
         match self.outside.planned(run_id):
-            case "killed before":
-                self._die(run_id)
             case "deposed":
                 self.outside.strikes(run_id)
                 await self._depose(run_id)
             case "fact moved":
                 await set_fact(self._control, name, price + 1)
                 self.outside.strikes(run_id)
-
-    def _die(self, run_id: UUID) -> None:
-        self.outside.strikes(run_id)
-        os.kill(os.getpid(), signal.SIGKILL)
 
     async def _depose(self, run_id: UUID) -> None:
         """Take the run from this very process, which goes on as if nothing had happened."""
@@ -144,15 +140,16 @@ _MOVER: Final[Principal] = tester()
 
 def serve(says: Connection, conninfo: str, folder: Path) -> None:
     """The life of a worker, until SIGTERM drains it."""
-    asyncio.run(_serve(says, conninfo, folder))
+    asyncio.run(serving(says, conninfo, folder, graphs=Graphs(Outside(folder))))
 
 
-async def _serve(says: Connection, conninfo: str, folder: Path) -> None:
-    graphs = Graphs(Outside(folder))
+async def serving(says: Connection, conninfo: str, folder: Path, *, graphs: Any) -> None:
+    """Drive these graphs: something like `Graphs`."""
     workflows = {name: describe(name, graph) for name, graph in graphs.compiled().items()}
     settings = Settings(**SETTINGS, audit_dir=folder / "audit")
     async with opened(settings, Address.of(conninfo, login=True), workflows) as app:
-        graphs.app, worker = app, app.worker()
+        graphs.enter(app)
+        worker = app.worker()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.drain)
         says.send(str(worker.worker_id))
         await worker.run()

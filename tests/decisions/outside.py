@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
 
-Trouble = Literal["killed before", "killed after", "deposed", "fact moved", ""]
-"""What befalls a worker between a yes and what follows from it: SIGKILL before the payment, or after it and before it
-is on record; it loses its claim and does not know; or the price moves."""
+Trouble = Literal["killed before", "killed begun", "killed after", "killed unsaid", "deposed", "fact moved", ""]
+"""What befalls a worker between a yes and what follows from it: SIGKILL before the payment, before or after its intent
+is on record, or after it and before it is on record; it loses its claim and does not know; or the price moves. Or it is
+killed before any of what follows from a no is on record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,12 @@ class Outside:
         """What was planned happens now, and not again."""
         self._append("troubles", self.planned(run_id))
         (self.folder / f"{run_id}.trouble").unlink()
+
+    def kills(self, run_id: UUID, *when: Trouble) -> None:
+        """Kill this process, if that is planned for now."""
+        if self.planned(run_id) in when:
+            self.strikes(run_id)
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def troubles(self) -> Counter[str]:
         return Counter(self._lines("troubles"))
