@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
@@ -79,8 +80,8 @@ def sign(ctx: typer.Context, *, as_json: AsJson = False) -> None:
 
     async def act() -> int:
         async with attesting(ctx) as (control, attestor):
-            await control.permit(Action.EXPORT)
-            return await attestor.attest(control.tenant, wait=True)
+            leave = partial(control.require, action=Action.EXPORT)
+            return await attestor.attest(control.tenant, wait=True, leave=leave)
 
     count = asyncio.run(act())
     output.emit({"heads": count}) if as_json else output.say(f"Gathered {count} heads.")
@@ -158,8 +159,8 @@ def accept_restore(
 
     async def act() -> int:
         async with attesting(ctx) as (control, attestor):
-            await control.permit(Action.ERASE)  # what was lost is given up for good
-            return (await attestor.accept_restore(control.tenant, by=control.by, reason=reason)).number
+            leave = partial(control.require, action=Action.ERASE)  # what was lost is given up for good
+            return (await attestor.accept_restore(control.tenant, by=control.by, reason=reason, leave=leave)).number
 
     number = asyncio.run(act())
     output.emit({"tree": number}) if as_json else output.say(f"Accepted; tree {number} says so.")

@@ -7,7 +7,7 @@ that memory, nothing is done until somebody brings the newer one back or accepts
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -37,6 +37,8 @@ NOT_RESTORED: Final = Problem(
 _LATE: Final = timedelta(minutes=1)
 """How long before its commit an entry may have taken its time. Later ones wait for the next look at every run."""
 _NOBODY: Final = ""  # no tenant is called so: what is read then belongs to none
+Leave = Callable[[Connection], Awaitable[object]]
+"""Asks policy, in the transaction that does what it permits; raises where it does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +80,17 @@ class Attestor:
                     found.append(missing)
         return found
 
-    async def attest(self, tenant: str, *, wait: bool = False) -> int:
+    async def attest(self, tenant: str, *, wait: bool = False, leave: Leave | None = None) -> int:
         """Gather what has moved since the last time into trees, and remember the newest. Returns how many heads.
 
-        With `wait`, whoever makes trees of the tenant now is waited for; without, it is left to them.
+        With `wait`, whoever makes trees of the tenant now is waited for; without, it is left to them. `leave` is asked
+        for where somebody orders it.
         """
         since, count = self.since.get(tenant), 0
         while True:
             async with self.database.scope("control_flush", tenant) as conn:
+                if leave is not None:
+                    await leave(conn)
                 lineage = await trees.lineage(conn)
                 if (seen := self._seen(lineage).get(tenant)) and (missing := await _missing(conn, tenant, seen)):
                     raise _restored([missing])
@@ -100,17 +105,20 @@ class Attestor:
                 self.since[tenant] = at - _LATE
                 return count
 
-    async def accept_restore(self, tenant: str, *, by: str, reason: str) -> Stored:
+    async def accept_restore(self, tenant: str, *, by: str, reason: str, leave: Leave | None = None) -> Stored:
         """Give up what the database lacks, on record: in a tree, and in the ledger of every run that goes on.
 
-        Raises `database-not-restored`.
+        Raises `database-not-restored`, and what `leave` does.
         """
-        found = await self.behind([tenant])
-        if not found:
-            raise NOT_RESTORED.because(f"Every tree that was seen of tenant {tenant} is here.")
-        lost = found[0]
         async with self.database.scope("control_flush", tenant) as conn:
+            if leave is not None:
+                await leave(conn)
             await trees.take_turn(conn, tenant, wait=True)
+            lineage = await trees.lineage(conn)
+            seen = self._seen(lineage).get(tenant)
+            lost = await _missing(conn, tenant, seen) if seen else None
+            if lost is None:
+                raise NOT_RESTORED.because(f"Every tree that was seen of tenant {tenant} is here.")
             at = await runs.now(conn)
             body = {"why": reason, "tree": lost.seen.number, "seen_at": lost.seen.at}
             for run in await runs.lock_open(conn, tenant):
@@ -118,7 +126,6 @@ class Attestor:
             gone = Restored(by, reason, lost.seen.number, lost.seen.digest)
             leaves = await trees.moved(conn, tenant, since=None)
             made = await self._grow(conn, tenant, leaves, at=at, restored=gone)
-            lineage = await trees.lineage(conn)
         self._remember(lineage, tenant, made)
         return made
 

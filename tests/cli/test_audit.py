@@ -99,6 +99,15 @@ def test_a_person_is_erased_and_the_doctor_says_so(cli: Cli, worker: Process) ->
     assert cli("audit", "prune", CONTROL_RETENTION_DAYS="179").problem[0] == "A setting cannot be used"
 
 
+def test_whoever_may_not_signs_accepts_and_erases_nothing(cli: Cli, tmp_path: Path) -> None:
+    cli("--tenant", "shut", "start", "count", "--input", '{"amount": 1}', "--not-before", "1d", "--subject", "Cy")
+    given = {"CONTROL_AUDIT_DIR": str(tmp_path), "CONTROL_TENANT": "shut", "CONTROL_LOCAL_ROLES": "operator"}
+    why, who = ["--why", "x"], ["--person", "Cy"]
+    for order in (["sign"], ["accept-restore", "--reason", "x"], ["prune"], ["erase", *who, *why]):
+        assert cli("audit", *order, **given).problem[0] == "You may not do this", order
+    assert list(tmp_path.iterdir()) == [], "no tree was made"
+
+
 def test_a_restored_database_is_refused_and_accepted(cli: Cli, tmp_path: Path) -> None:
     """As if a newer tree had been seen: the file is what remembers it."""
     started = cli("--tenant", "lost", "start", "count", "--input", '{"amount": 1}', "--not-before", "1d", "--json")

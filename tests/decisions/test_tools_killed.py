@@ -62,7 +62,7 @@ class Agents:
             await flush(items)
 
         app.saver.effects.begin = begins  # type: ignore[method-assign]  # this process is there to be killed
-        app.flusher._flush = flushes  # type: ignore[method-assign]  # likewise
+        app.flusher._flush = flushes  # type: ignore[method-assign]  # this process is there to be killed
 
     def _graph(self, declared: Declared) -> Any:
         @tool

@@ -101,11 +101,6 @@ class Control:
         """
         return (await self.authority(conn)).require(action, on or self.whole)
 
-    async def permit(self, action: Action) -> Grant:
-        """As `require`, in a transaction of its own."""
-        async with self.transaction() as conn:
-            return await self.require(conn, action)
-
     def require_operator(self, what: str) -> None:
         """Leave to do what concerns every tenant, whatever one tenant's rules say. Raises `not-a-tenants`."""
         if not self.principal.operates:

@@ -50,8 +50,8 @@ class Pruned:
 async def erase_person(control: Control, subject: str, *, why: str) -> list[Run]:
     """Erase every run about a person and all on their threads, whole or not at all. Raises `no-such-subject`,
     `run-not-ended`, `not-permitted`."""
-    await control.permit(Action.ERASE)
     async with control.database.scope("control_flush", control.tenant) as conn:
+        await control.require(conn, Action.ERASE)
         found = await erasure.about(conn, control.tenant, subject)
         if not found:
             raise NOBODY.because("Their runs have been erased already, or there never was one.")
@@ -74,11 +74,11 @@ async def prune(control: Control, *, days: int) -> Pruned:
 
     Page by page, each in a transaction: what was erased when it is interrupted stays erased.
     """
-    await control.permit(Action.ERASE)
     erased = kept = 0
     place: Place | None = FIRST
     while place is not None:
         async with control.database.scope("control_flush", control.tenant) as conn:
+            await control.require(conn, Action.ERASE)
             retained = max(await erasure.retention(conn, control.tenant) or days, FLOOR_DAYS)
             before = await runs.now(conn) - timedelta(days=retained)
             found = await erasure.aged(conn, control.tenant, before=before, after=place, limit=_PAGE)
