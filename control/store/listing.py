@@ -10,7 +10,7 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, LiteralString
 from uuid import UUID
 
 from psycopg import AsyncConnection
@@ -72,12 +72,26 @@ async def page(
 
     Four words depend on the clock as well as on the row, and have a query each.
     """
+    query, params = page_query(tenant, limit=limit, stall_after=stall_after, status=status, before=before, where=where)
+    async with conn.cursor(row_factory=class_row(Listed)) as cursor:
+        await cursor.execute(query, params)
+        return await cursor.fetchall()
+
+
+def page_query(
+    tenant: str,
+    *,
+    limit: int,
+    stall_after: timedelta,
+    status: Status | None = None,
+    before: Place = NEWEST,
+    where: Predicate = ALWAYS,
+) -> tuple[LiteralString, dict[str, Any]]:
+    """What `page` asks of the database, and with what."""
     params = {"tenant": tenant, "limit": limit, "stall_after": stall_after, "status": str(status)}
     whole = _RUNS["page"] if status is None else _BY_CLOCK.get(status, _RUNS["page_by_status"])
     query, values = narrowed(whole, where, tenant)
-    async with conn.cursor(row_factory=class_row(Listed)) as cursor:
-        await cursor.execute(query, params | values | {"before_at": before[0], "before_id": before[1]})
-        return await cursor.fetchall()
+    return query, params | values | {"before_at": before[0], "before_id": before[1]}
 
 
 async def entries(conn: AsyncConnection[Any], tenant: str, run_id: UUID) -> AsyncIterator[Entry]:

@@ -1,6 +1,7 @@
-"""A page of 50 out of a million runs of 20 tenants, read as the restricted role, under row security.
+"""A page of 50 out of a million runs of 20 tenants, read as the restricted role, under row security and policy.
 
-A page is a whole command: a connection from the pool, a transaction, the role and the tenant set, the query, the rows.
+A page is a whole command: a connection from the pool, a transaction, the role and the tenant set, what the reader may
+see compiled from the policy in force, the query narrowed by it, the rows.
 The rows are made by INSERT, since no page depends on how they came; making them is kept out of the clock.
 """
 
@@ -12,19 +13,20 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, LiteralString, cast
-from uuid import UUID
 
 import psycopg
-from psycopg.rows import dict_row
 
+from control.cli.observe import Asked, listed
+from control.core.principal import Principal
 from control.core.run_status import Status
 from control.runtime.commands import Control
+from control.runtime.commands.policy import apply
 from control.store import listing
-from control.store.sql import read
-from control.testing.stage import staged
+from control.store.database import Connection
+from control.store.visibility import narrowed
+from control.testing.stage import staged, tester
 from tests.bench.row import Row, at_most
 from tests.bench.site import Site
 
@@ -32,42 +34,48 @@ _RUNS = 1_000_000
 _LOOKS = 100
 _PAGE = 50
 _MAKE = Path(__file__).with_name("page.sql").read_bytes()  # bytes, since a file of ours is no LiteralString
-_QUERIES = read("runs")
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A list that somebody asks for. deep: from a random place instead of from the newest."""
+    """A list that somebody of this role asks for. deep: from a random place instead of from the newest."""
 
     what: str
     tenant: str
-    status: str | None = None
+    status: Status | None = None
     deep: bool = False
+    role: str = "viewer"
 
-    @property
-    def query(self) -> LiteralString:
-        return _QUERIES["page_by_status" if self.status else "page"]
-
-    def params(self, after: tuple[datetime, UUID]) -> Mapping[str, Any]:
-        named = {"status": self.status} if self.status else {}
-        return named | {
-            "tenant": self.tenant,
-            "limit": _PAGE,
-            "stall_after": timedelta(seconds=120),
-            "before_at": after[0],
-            "before_id": after[1],
-        }
+    def reader(self, control: Control) -> Control:
+        """The commands, as given by who asks for it: `page.sql` has runs that "person-1" started."""
+        return replace(control, principal=Principal("person-1", self.tenant, roles=frozenset({self.role})))
 
 
+_RULES = """
+@id("admins") permit (principal in Role::"admin", action, resource);
+@id("all") permit (principal in Role::"viewer", action == Action::"read", resource);
+@id("some") permit (principal in Role::"desk", action == Action::"read", resource is Run)
+when { resource has workflow && (resource.workflow == "workflow-1" || resource.workflow like "*-4") };
+@id("own") permit (principal in Role::"clerk", action == Action::"read", resource is Run)
+when { resource.created_by == principal.actor };
+"""
 _LARGEST, _MIDDLE = "tenant-01", "tenant-10"
 _LOOKING: Sequence[Look] = (
     Look("the newest of the largest tenant", _LARGEST),
     Look("any page of the largest tenant", _LARGEST, deep=True),
-    Look("the newest that succeeded, largest tenant", _LARGEST, "succeeded"),
-    Look("any page of those that succeeded, largest tenant", _LARGEST, "succeeded", deep=True),
-    Look("any page of those that failed, largest tenant", _LARGEST, "failed", deep=True),
-    Look("any page of those that failed, a middling tenant", _MIDDLE, "failed", deep=True),
+    Look("the newest that succeeded, largest tenant", _LARGEST, Status.SUCCEEDED),
+    Look("any page of those that succeeded, largest tenant", _LARGEST, Status.SUCCEEDED, deep=True),
+    Look("any page of those that failed, largest tenant", _LARGEST, Status.FAILED, deep=True),
+    Look("any page of those that failed, a middling tenant", _MIDDLE, Status.FAILED, deep=True),
+    Look("the newest that wait, largest tenant", _LARGEST, Status.WAITING),
+    Look("any page of two workflows of seven, by policy", _LARGEST, deep=True, role="desk"),
+    Look("any page of those that failed, of two workflows", _LARGEST, Status.FAILED, deep=True, role="desk"),
+    Look("the newest of one's own, one of 50, by policy", _LARGEST, role="clerk"),
 )
+_ANYWHERE: LiteralString = """
+select r.created_at, r.run_id from control.run r
+where r.tenant = %(tenant)s and (%(status)s::text is null or r.status = %(status)s) and (/* visible */ true)
+order by random() limit %(times)s"""
 
 
 def measure(site: Site) -> list[Row]:
@@ -89,43 +97,62 @@ def _make(site: Site, conninfo: str, runs: int) -> None:
 async def _measure(site: Site, conninfo: str, runs: int) -> list[Row]:
     times = site.some(_LOOKS, least=20)
     async with staged(conninfo, {}, work=False) as stage:
-        rows = [await _look(stage.control, look, conninfo, times) for look in _LOOKING]
-        waiting = await _by_clock(_of(stage.control, _LARGEST), times)
-    return [replace(row, what=f"page of {_PAGE} of {runs:,}: {row.what}, p50") for row in [*rows, waiting]]
+        for tenant in (_LARGEST, _MIDDLE):
+            await apply(replace(stage.control, principal=tester(tenant)), _RULES)
+        rows = [await _look(look.reader(stage.control), look, times) for look in _LOOKING]
+        rows.append(await _command(_LOOKING[-1].reader(stage.control), _LOOKING[-1], times))
+    return [replace(row, what=f"page of {_PAGE} of {runs:,}: {row.what}, p50") for row in rows]
 
 
-def _of(control: Control, tenant: str) -> Control:
-    """The commands, as given in this tenant."""
-    return replace(control, principal=replace(control.principal, tenant=tenant))
-
-
-async def _look(control: Control, look: Look, conninfo: str, times: int) -> Row:
-    command = _of(control, look.tenant)
-    places = _places(conninfo, look, times) if look.deep else [listing.NEWEST] * times
+async def _look(reader: Control, look: Look, times: int) -> Row:
+    places = await _places(reader, look, times) if look.deep else [listing.NEWEST] * times
     took: list[float] = []
     for place in places:
         begun = time.perf_counter()
-        async with command.transaction() as conn:
-            found = await (await conn.cursor(row_factory=dict_row).execute(look.query, look.params(place))).fetchall()
+        async with reader.transaction() as conn:
+            found = await listing.page(conn, look.tenant, **await _asked(reader, conn, look, place))
         took.append(time.perf_counter() - begun)
         assert len(found) == _PAGE or look.deep
-        assert {row["tenant"] for row in found} <= {look.tenant}
-    note = await _plan(command, look, places[-1])
+        assert {run.tenant for run in found} <= {look.tenant}
+        assert {run.status for run in found} <= {look.status} or look.status is None
+    note = await _plan(reader, look, places[-1])
     return Row(look.what, "ms", statistics.median(took) * 1000, goal=at_most(10), note=note)
 
 
-def _places(conninfo: str, look: Look, times: int) -> list[tuple[datetime, UUID]]:
+async def _asked(reader: Control, conn: Connection, look: Look, place: listing.Place) -> dict[str, Any]:
+    """What `listing.page` is asked for, narrowed to what the reader may see."""
+    where = (await reader.authority(conn)).visible().where
+    paged = {"limit": _PAGE, "before": place, "where": where}
+    return paged | {"stall_after": reader.stall_after, "status": look.status}
+
+
+async def _command(reader: Control, look: Look, times: int) -> Row:
+    """The whole of `control runs`, which asks policy about each run once more before it shows it."""
+    took: list[float] = []
+    for _ in range(times):
+        begun = time.perf_counter()
+        page = await listed(reader, Asked(look.status, _PAGE, None))
+        took.append(time.perf_counter() - begun)
+        assert len(page.runs) == _PAGE
+    what = f"{look.what}, each run judged once more"
+    return Row(what, "ms", statistics.median(took) * 1000)
+
+
+async def _places(reader: Control, look: Look, times: int) -> list[listing.Place]:
     """Keys of runs anywhere in the list."""
-    query = """select created_at, run_id from control.run where tenant = %(tenant)s
-               and (%(status)s::text is null or status = %(status)s) order by random() limit %(times)s"""
-    with psycopg.connect(conninfo) as conn:
-        return conn.execute(query, {"tenant": look.tenant, "status": look.status, "times": times}).fetchall()
+    async with reader.transaction() as conn:
+        query, values = narrowed(_ANYWHERE, (await reader.authority(conn)).visible().where, look.tenant)
+        given = {"tenant": look.tenant, "status": look.status, "times": times, "stall_after": reader.stall_after}
+        return [
+            (row["created_at"], row["run_id"]) for row in await (await conn.execute(query, given | values)).fetchall()
+        ]
 
 
-async def _plan(control: Control, look: Look, place: tuple[datetime, UUID]) -> str:
+async def _plan(reader: Control, look: Look, place: listing.Place) -> str:
     """Which index was used, and how many buffers were touched: what the figure rests on."""
-    async with control.transaction() as conn:
-        explained = await conn.execute("explain (analyze, buffers, format json) " + look.query, look.params(place))
+    async with reader.transaction() as conn:
+        query, params = listing.page_query(look.tenant, **await _asked(reader, conn, look, place))
+        explained = await conn.execute("explain (analyze, buffers, format json) " + query, params)
         row = await explained.fetchone()
     assert row is not None
     plan = next(iter(cast(Any, row).values()))
@@ -137,17 +164,3 @@ async def _plan(control: Control, look: Look, place: tuple[datetime, UUID]) -> s
 
 def _nodes(plan: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [plan, *(node for child in plan.get("Plans", ()) for node in _nodes(child))]
-
-
-async def _by_clock(control: Control, times: int) -> Row:
-    """A status that time alone changes: what is waiting may be queued by now."""
-    took: list[float] = []
-    for _ in range(times):
-        begun = time.perf_counter()
-        async with control.transaction() as conn:
-            found = await listing.page(
-                conn, control.tenant, limit=_PAGE, stall_after=control.stall_after, status=Status.WAITING
-            )
-        took.append(time.perf_counter() - begun)
-        assert all(row.status == "waiting" for row in found)
-    return Row("the newest that wait, largest tenant", "ms", statistics.median(took) * 1000, goal=at_most(10))
