@@ -198,7 +198,8 @@ class Worker:
         while self._lost_at is None and not self._draining.is_set() and (free := self._pace.slots - self.busy) > 0:
             async with self._claims_known:
                 now = self._loop.time()
-                claimed = await self._claiming.claim(self._holdings, free=free, behind=self._turns.behind(now))
+                behind, grace = self._turns.behind(now), self._failover_wait
+                claimed = await self._claiming.claim(self._holdings, free=free, behind=behind, grace=grace)
                 for run in claimed:
                     self._begin(run)
             self._turns = self._turns.given((run.tenant for run in claimed), now)

@@ -112,8 +112,12 @@ class Claims:
         self._database = database
         self._conn: AsyncConnection[Any] | None = None
 
-    async def claim(self, holdings: Holdings, *, free: int, behind: Mapping[str, float]) -> list[Claimed]:
-        """Claim up to `free` runs; see `core.turns` for `behind`. The statement commits by itself."""
+    async def claim(
+        self, holdings: Holdings, *, free: int, behind: Mapping[str, float], grace: timedelta
+    ) -> list[Claimed]:
+        """Claim up to `free` runs; see `core.turns` for `behind`, and `orphans` for `grace`. The statement commits by
+        itself.
+        """
         params = {
             "worker_id": holdings.worker_id,
             "workflows": list(holdings.workflows),
@@ -121,6 +125,7 @@ class Claims:
             "free": free,
             "served": list(behind),
             "behind": list(behind.values()),
+            "grace": grace,
             "actor": f"worker:{holdings.worker_id}",
         }
         return await self._rows(Claimed, "claim", **params)

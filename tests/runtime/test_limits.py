@@ -75,7 +75,7 @@ async def test_workers_that_claim_at_once_do_not_fill_the_same_room(database: st
         digest = stage.control.workflows["line"].digest
         claims = [Claims(stage.app.database) for _ in range(6)]
         taken = await asyncio.gather(
-            *(one.claim(Holdings(uuid4(), ["line"], [digest]), free=2, behind={}) for one in claims)
+            *(one.claim(Holdings(uuid4(), ["line"], [digest]), free=2, behind={}, grace=timedelta()) for one in claims)
         )
         assert sum(map(len, taken)) == 3
         for one in claims:

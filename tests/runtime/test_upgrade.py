@@ -9,13 +9,18 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from uuid import UUID
+from datetime import timedelta
+from typing import Final
+from uuid import UUID, uuid4
+
+import psycopg
 
 from control.core.ledger import Entry
 from control.runtime.commands.cancel import cancel
 from control.runtime.commands.restart import restart
 from control.runtime.commands.rewind import rewind
 from control.runtime.workflows import describe
+from control.store.claims import Claims, Holdings
 from control.testing.stage import Stage, staged
 from tests.runtime.scenes import Cues, graphs, until
 from tests.runtime.test_recovery import epochs, who
@@ -82,6 +87,29 @@ async def until_handed_over(stage: Stage, run_id: UUID) -> None:
         return any(entry.body.get("outcome") == "drained" for entry in stage.ledger(run_id))
 
     await until(handed_over, "its worker has let it go")
+
+
+async def test_a_version_cut_off_by_a_restart_has_its_time_to_come_back(database: str, cues: Cues) -> None:
+    """Its worker has neither lock nor lease, as after any restart of the server, and counts as alive all the same."""
+    async with staged(database, graphs(flow="other line"), work=False) as stage:
+        run_id, desk = await run_of(stage, "flow", cues), Claims(stage.app.database)
+        with psycopg.connect(database, autocommit=True) as conn:
+            conn.execute("update control.run set graph_digest = %s where run_id = %s", (version(OLD), run_id))
+            conn.execute("select control.server_seen_at()")
+            conn.execute(CUT_OFF, {"digests": [version(OLD)]})
+        new = Holdings(uuid4(), ["flow"], [version(NEW)])
+        try:
+            assert await desk.claim(new, free=1, behind={}, grace=timedelta(hours=1)) == []
+            (taken,) = await desk.claim(new, free=1, behind={}, grace=timedelta())
+        finally:
+            await desk.close()
+        assert taken.run_id == run_id
+
+
+CUT_OFF: Final = """
+insert into control.worker (worker_id, kind, host, pid, digests, lease_until, server_seen_at)
+values (gen_random_uuid(), 'worker', 'h', 1, %(digests)s, clock_timestamp() - interval '1 minute', '-infinity')
+"""
 
 
 async def test_a_run_whose_version_is_gone_goes_on_where_it_fits(database: str, cues: Cues, troupe: Troupe) -> None:

@@ -214,6 +214,7 @@ CASES: Final[dict[str, tuple[str, str, str, dict[str, Any], str]]] = {
             "served": ["tenant-1"],
             "behind": [16.0],
             "actor": "worker:x",
+            "grace": timedelta(seconds=2),
         },
         "run_claimable",
     ),

@@ -3,7 +3,8 @@
 -- tenant with the least in progress, counted together with how far it is `behind` (`core.turns`); of two that are
 -- level, now to the one and now to the other. Within a tenant they go to the highest priority, then to the longest
 -- accepted, so that what was begun goes on first. No tenant gets more than its limits leave room for. A run that was
--- begun under another version of its graph is left to the workers that hold that version, while any is alive.
+-- begun under another version of its graph is left to the workers that hold that version, while any is alive by the
+-- rule of `control.gone`: one that a restart of the server has cut off is, until its time to come back is over.
 -- `digests` names the version held of each of `workflows`. What the claim builds on (epoch, ledger) is read with the
 -- lock, since the row may have changed after this statement's snapshot. A worker whose lease has run out takes nothing
 -- until it has renewed it: its peers would take it away again.
@@ -16,10 +17,13 @@ with recursive tenants as (
     from tenants t where t.tenant is not null
 ), clock as materialized (
     select control.clock() as at
+), server as materialized (
+    select control.server_seen_at() as seen_at
 ), held as materialized (
-    select array_agg(distinct d) as digests from control.worker w, unnest(w.digests) d
-    where w.ended_at is null and not w.draining and w.lease_until > clock_timestamp() and w.worker_id <> %(worker_id)s
-      and w.lock_id in (select lock_id from control.living)
+    select array_agg(distinct d) as digests from control.worker w cross join server, unnest(w.digests) d
+    where w.ended_at is null and not w.draining and w.worker_id <> %(worker_id)s and not w.digests <@ %(digests)s
+      and (w.lease_until > clock_timestamp() or clock_timestamp() <= server.seen_at + %(grace)s)
+      and control.gone(w.worker_id, %(grace)s) is null
 ), busy as materialized (
     select tenant, count(*) as n from control.run where worker_id is not null group by tenant
 ), late as materialized (
