@@ -75,16 +75,21 @@ def revoke(
     ctx: typer.Context,
     key_id: Annotated[str, typer.Argument(metavar="ID", help="The 16 digits after ctl_.", show_default=False)],
     *,
+    only: Annotated[bool, typer.Option("--only", help="Not what was made with it.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Revoke a key: it is refused from its next use on."""
+    """Revoke a key and what was made with it: refused from the next use on."""
     from control.runtime.commands.keys import revoke_key
 
-    gone = with_control(ctx, lambda control: revoke_key(control, key_id))
+    gone = with_control(ctx, lambda control: revoke_key(control, key_id, only=only))
     if as_json:
-        output.emit(_json(gone))
-    else:
-        output.say(f"Revoked: {gone.key_id}, which stood for {gone.principal.actor}.")
+        output.emit(_json(gone.key) | {"besides": [*map(_json, gone.besides)], "left": [*map(_json, gone.left)]})
+        return
+    output.say(f"Revoked: {gone.key.key_id}, which stood for {gone.key.principal.actor}.")
+    for key in gone.besides:
+        output.say(f"Revoked: {key.key_id}, which stood for {key.principal.actor}, and was made with {key.made_with}.")
+    for key in gone.left:
+        output.say(f"Still valid: {key.key_id}, which stands for {key.principal.actor}, made with {key.made_with}.")
 
 
 def _json(key: ApiKey) -> dict[str, Any]:
@@ -101,8 +106,9 @@ def _lines(key: ApiKey, now: datetime) -> tuple[str, str]:
         ends = f"revoked {output.moment(key.revoked_at)} by {key.revoked_by}"
     elif key.condition(now) is Condition.EXPIRED:
         ends = f"expired {output.moment(key.expires_at)}"
+    maker = f"{key.created_by}, with key {key.made_with}" if key.made_with else key.created_by
     limits = f" (only {', '.join(sorted(key.scopes))})" if key.scopes is not None else ""
     return (
         f"{key.key_id}  {key.principal.actor}: {', '.join(sorted(key.roles))}{limits}",
-        f"{'':16}  {ends}; made by {key.created_by}; {f'last used {key.used_on}' if key.used_on else 'never used'}",
+        f"{'':16}  {ends}; made by {maker}; {f'last used {key.used_on}' if key.used_on else 'never used'}",
     )

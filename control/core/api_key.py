@@ -53,7 +53,7 @@ class Presented:
 class ApiKey:
     """A key as it is stored. `name` is the id of the principal that it stands for; several keys may stand for one, so
     that one can be replaced before it expires. `used_on` is the day (UTC) of its last use. `via` are those with whose
-    keys it was made.
+    keys it was made, and `made_with` is the id of the last of these keys.
     """
 
     tenant: str
@@ -65,6 +65,7 @@ class ApiKey:
     scopes: frozenset[str] | None
     created_by: str
     via: frozenset[str] = frozenset()
+    made_with: str | None = None
     created_at: datetime
     expires_at: datetime
     used_on: date | None = None
@@ -78,7 +79,7 @@ class ApiKey:
 
     @property
     def principal(self) -> Principal:
-        holder = Principal(self.name, self.tenant, self.kind, self.roles, self.scopes)
+        holder = Principal(self.name, self.tenant, self.kind, self.roles, self.scopes, key=self.key_id)
         return replace(holder, makers=(self.via | {self.created_by}) - {holder.actor})
 
 

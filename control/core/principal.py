@@ -34,7 +34,7 @@ class Principal:
     """id: unique in the tenant for its kind. scopes: the only actions that the credential stands for, whatever the
     roles allow; None for all of them. makers: others who have had the credential in hand, by their names in the ledger:
     who made it, and with whose. operates: works on the installation itself, of which no tenant disposes; no credential
-    stands for that.
+    stands for that. key: the id of the API key that was sent, where one was.
     """
 
     id: str
@@ -44,6 +44,7 @@ class Principal:
     scopes: frozenset[str] | None = None
     makers: frozenset[str] = frozenset()
     operates: bool = False
+    key: str | None = None
 
     @property
     def actor(self) -> str:

@@ -55,17 +55,18 @@ async def touch(database: Database, key: ApiKey, now: datetime) -> None:
             await conn.execute(_SQL["touch"], {"tenant": key.tenant, "key_id": key.key_id, "day": now.date()})
 
 
-async def add(conn: AsyncConnection[Any], wanted: Wanted, *, made: Presented, by: Principal) -> ApiKey:
-    """Store a key that was checked and permitted, for the tenant of whoever makes it."""
+async def add(conn: AsyncConnection[Any], wanted: Wanted, *, made: Presented, by: Principal) -> ApiKey | None:
+    """Store a key that was checked and permitted, for the tenant of whoever makes it. None: their own was revoked
+    meanwhile, and nothing is stored."""
     given = {
         "tenant": by.tenant, "key_id": made.key_id, "digest": made.digest, "name": wanted.name,
         "kind": wanted.kind.value, "roles": sorted(wanted.roles),
         "scopes": None if wanted.scopes is None else sorted(wanted.scopes), "by": by.actor, "via": sorted(by.makers),
-        "lifetime": wanted.lifetime,
+        "made_with": by.key, "lifetime": wanted.lifetime,
     }  # fmt: skip
+    await conn.execute(_SQL["beside_others"], given)
     row = await (await conn.cursor(row_factory=dict_row).execute(_SQL["add"], given)).fetchone()
-    assert row is not None
-    return _key(row)
+    return None if row is None else _key(row)
 
 
 async def listed(conn: AsyncConnection[Any], tenant: str, *, ended: bool, limit: int) -> list[tuple[ApiKey, datetime]]:
@@ -82,6 +83,18 @@ async def get(conn: AsyncConnection[Any], tenant: str, key_id: str) -> ApiKey:
     if row is None:
         raise NO_SUCH_KEY.because("No key of this tenant has that id.")
     return _key(row)
+
+
+async def serialise(conn: AsyncConnection[Any], tenant: str) -> None:
+    """Wait until nobody else makes or revokes keys of the tenant; nobody will until the transaction ends."""
+    await conn.execute(_SQL["serialise"], {"tenant": tenant})
+
+
+async def made_with(conn: AsyncConnection[Any], tenant: str, key_id: str) -> list[ApiKey]:
+    """The valid keys that were made with this one, or with one that was, however far down."""
+    given = {"tenant": tenant, "key_id": key_id}
+    rows = await (await conn.cursor(row_factory=dict_row).execute(_SQL["made_with"], given)).fetchall()
+    return [_key(row) for row in rows]
 
 
 async def revoke(conn: AsyncConnection[Any], tenant: str, key_id: str, *, by: str) -> ApiKey:
@@ -110,6 +123,7 @@ def _key(row: Mapping[str, Any]) -> ApiKey:
         scopes=None if row["scopes"] is None else frozenset(row["scopes"]),
         created_by=row["created_by"],
         via=frozenset(row["via"]),
+        made_with=row["made_with"],
         created_at=row["created_at"],
         expires_at=row["expires_at"],
         used_on=row["used_on"],

@@ -288,6 +288,7 @@ CREATE TABLE control.api_key (
     revoked_by text,
     revoked_at timestamp with time zone,
     via text[] DEFAULT '{}'::text[] NOT NULL,
+    made_with text,
     CONSTRAINT api_key_check CHECK ((expires_at > created_at)),
     CONSTRAINT api_key_check1 CHECK (((revoked_by IS NULL) = (revoked_at IS NULL))),
     CONSTRAINT api_key_digest_check CHECK ((length(digest) = 32)),
@@ -942,6 +943,9 @@ CREATE TRIGGER tree_is_never_truncated BEFORE TRUNCATE ON control.tree FOR EACH 
 CREATE TRIGGER tree_leaf_is_append_only BEFORE DELETE OR UPDATE ON control.tree_leaf FOR EACH ROW EXECUTE FUNCTION control.refuse_change();
 
 CREATE TRIGGER tree_leaf_is_never_truncated BEFORE TRUNCATE ON control.tree_leaf FOR EACH STATEMENT EXECUTE FUNCTION control.refuse_change();
+
+ALTER TABLE ONLY control.api_key
+    ADD CONSTRAINT api_key_tenant_made_with_fkey FOREIGN KEY (tenant, made_with) REFERENCES control.api_key(tenant, key_id);
 
 ALTER TABLE ONLY control.approval
     ADD CONSTRAINT approval_tenant_run_id_fkey FOREIGN KEY (tenant, run_id) REFERENCES control.run(tenant, run_id) ON DELETE CASCADE;

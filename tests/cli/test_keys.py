@@ -72,6 +72,22 @@ def test_a_revoked_key_and_a_bad_one_are_refused_in_three_lines(cli: Cli) -> Non
     assert re.search(rf"{key['key_id']}  gone: viewer\n +revoked .* by ", cli("keys", "list", "--all").out)
 
 
+def test_what_was_made_with_a_revoked_key_is_named(cli: Cli) -> None:
+    first = made(cli, "--name", "ana", "--role", "admin", "--kind", "person")
+    second = cli("keys", "create", "--json", "--name", "ci", "--role", "admin", CONTROL_TOKEN=first["key"]).json
+    third = cli("keys", "create", "--json", "--name", "cd", "--role", "admin", CONTROL_TOKEN=second["key"]).json
+    assert f"made by ana, with key {first['key_id']};" in cli("keys", "list").out
+    assert cli("keys", "revoke", second["key_id"], "--only").out.splitlines() == [
+        f"Revoked: {second['key_id']}, which stood for service:ci.",
+        f"Still valid: {third['key_id']}, which stands for service:cd, made with {second['key_id']}.",
+    ]
+    assert cli("keys", "revoke", first["key_id"]).out.splitlines() == [
+        f"Revoked: {first['key_id']}, which stood for ana.",
+        f"Revoked: {third['key_id']}, which stood for service:cd, and was made with {second['key_id']}.",
+    ]
+    assert cli("runs", CONTROL_TOKEN=third["key"]).code == REFUSED
+
+
 def test_a_bad_key_is_not_stored(cli: Cli) -> None:
     before = cli("keys", "list", "--all", "--json").json
     for arguments, code in (

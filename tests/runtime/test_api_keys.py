@@ -16,9 +16,11 @@ from control.app import authentication
 from control.core.api_key import Wanted, presented
 from control.core.principal import PrincipalKind
 from control.core.problem import Refusal
+from control.policy.cedar import default_text
 from control.runtime.authentication import Authentication
 from control.runtime.commands import Control
 from control.runtime.commands.keys import create_key, list_keys, revoke_key
+from control.runtime.commands.policy import apply
 from control.runtime.commands.start import start
 from control.settings import Settings
 from control.store.sql import read
@@ -67,7 +69,7 @@ async def test_a_key_stands_for_its_principal_until_it_is_revoked(
         assert (stored["created_by"], stored["used_on"]) == ("tester", key.created_at.date())
         assert text[21:] not in f"{stored} {key!r} {caplog.text}", "the secret is nowhere"
 
-        gone = await revoke_key(stage.control, key.key_id)
+        gone = (await revoke_key(stage.control, key.key_id)).key
         assert (gone.revoked_by, gone.revoked_at is not None) == ("tester", True)
         refusal = await refused(authenticated, text)
         assert (refusal.code, refusal.why) == ("credential-expired", "The API key was revoked.")
@@ -127,6 +129,58 @@ async def test_keys_are_managed_by_whoever_policy_permits(database: str) -> None
             assert found.value.code == "not-permitted"
         (stored,) = rows(database)
         assert stored["revoked_at"] is None
+
+
+async def test_a_key_is_revoked_with_what_was_made_with_it_and_nothing_else(database: str) -> None:
+    wanted = replace(WANTED, roles=frozenset({"admin"}), scopes=None)
+    async with installation(database) as (stage, authenticated):
+
+        async def holding(text: str) -> Control:
+            return replace(stage.control, principal=await authenticated.principal(text))
+
+        first, one = await create_key(stage.control, replace(wanted, name="ana"))
+        second, two = await create_key(await holding(one), wanted)
+        third, three = await create_key(await holding(two), replace(wanted, name="cd"))
+        beside, other = await create_key(stage.acting("admin", id="service:ana"), wanted)
+        assert [key.made_with for key in (first, second, third, beside)] == [None, first.key_id, second.key_id, None]
+
+        alone = await revoke_key(stage.control, second.key_id, only=True)
+        assert (alone.besides, [key.key_id for key in alone.left]) == ([], [third.key_id])
+        assert (await authenticated.principal(three)).id == "cd"
+        held, whole = await holding(one), await revoke_key(stage.control, first.key_id)
+        assert ([key.key_id for key in whole.besides], whole.left) == ([third.key_id], []), (
+            "by way of a revoked one too"
+        )
+        assert whole.besides[0].revoked_by == "tester"
+        for text in (one, two, three):
+            assert (await refused(authenticated, text)).code == "credential-expired"
+        assert (await authenticated.principal(other)).id == "ci", "it was made with none"
+        with pytest.raises(Refusal, match=r"The API key was revoked\.") as late:
+            await create_key(held, wanted)
+        assert late.value.code == "credential-expired" and len(rows(database)) == 4, (
+            "it was sent before, and is no more"
+        )
+
+
+async def test_what_the_rules_keep_from_being_revoked_is_left_and_named(database: str) -> None:
+    wanted = replace(WANTED, roles=frozenset({"admin"}), scopes=None)
+    async with installation(database) as (stage, authenticated):
+        first, one = await create_key(stage.control, replace(wanted, name="ana"))
+        held = replace(stage.control, principal=await authenticated.principal(one))
+        kept, _ = await create_key(held, replace(wanted, name="pager"))
+        gone, _ = await create_key(held, wanted)
+        never = """
+        @id("pager") forbid (principal, action == Action::"manage_keys", resource)
+        when { resource.owner == "service:pager" };
+        """
+        await apply(stage.control, default_text() + never)
+        done = await revoke_key(stage.control, first.key_id)
+        assert ([key.key_id for key in done.besides], [key.key_id for key in done.left]) == (
+            [gone.key_id],
+            [kept.key_id],
+        )
+        with pytest.raises(Refusal, match="pager"):
+            await revoke_key(stage.control, kept.key_id)
 
 
 async def test_a_key_of_another_tenant_is_not_there(database: str) -> None:

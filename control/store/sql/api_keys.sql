@@ -1,11 +1,26 @@
+-- :name beside_others
+-- Let keys be made at once, and none while keys are revoked, until the transaction ends.
+-- locks: none
+select pg_advisory_xact_lock_shared(hashtextextended('control.keys ' || %(tenant)s, 0));
+
+-- :name serialise
+-- Let nobody make or revoke keys of the tenant, until the transaction ends.
+-- locks: none
+select pg_advisory_xact_lock(hashtextextended('control.keys ' || %(tenant)s, 0));
+
 -- :name add
--- A key just made, valid for a span from now on. Its text is not among what is stored.
+-- A key just made, valid for a span from now on. Its text is not among what is stored. No row: the key with which it is
+-- made was revoked. The caller holds the lock of `beside_others`.
 -- locks: api_key
-insert into control.api_key (tenant, key_id, digest, name, kind, roles, scopes, created_by, via, created_at,
+insert into control.api_key (tenant, key_id, digest, name, kind, roles, scopes, created_by, via, made_with, created_at,
                              expires_at)
-select %(tenant)s, %(key_id)s, %(digest)s, %(name)s, %(kind)s, %(roles)s, %(scopes)s, %(by)s, %(via)s, now,
-       now + %(lifetime)s
+select %(tenant)s::text, %(key_id)s, %(digest)s, %(name)s, %(kind)s, %(roles)s, %(scopes)s, %(by)s, %(via)s,
+       %(made_with)s::text, now, now + %(lifetime)s
 from control.clock() now
+where %(made_with)s::text is null or exists (
+    select from control.api_key
+    where tenant = %(tenant)s::text and key_id = %(made_with)s::text and revoked_at is null
+)
 returning *;
 
 -- :name present
@@ -35,6 +50,18 @@ order by created_at desc, key_id limit %(limit)s;
 -- One key of a tenant.
 -- locks: none
 select * from control.api_key where tenant = %(tenant)s and key_id = %(key_id)s;
+
+-- :name made_with
+-- The valid keys that were made with this one, or with one that was, however far down, the oldest first.
+-- locks: none
+with recursive made as (
+    select key_id from control.api_key where tenant = %(tenant)s and made_with = %(key_id)s
+    union
+    select key.key_id from control.api_key key join made on key.made_with = made.key_id where key.tenant = %(tenant)s
+)
+select key.* from control.api_key key join made using (key_id)
+where key.tenant = %(tenant)s and key.revoked_at is null and key.expires_at > control.clock()
+order by key.created_at, key.key_id;
 
 -- :name revoke
 -- Ends a key. No row: there is none, or it was revoked before.
