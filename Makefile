@@ -27,10 +27,13 @@ demo: $(VENV)/run.stamp  ## the loan workflow: killed in the middle, taken over,
 dev: $(VENV)/run.stamp  ## the database, a worker and the workflows of langgraph.json
 	@$(BIN)/control dev $(ARGS)
 
-# pytest ends with 5 where it finds nothing to run, as ARGS may well want for one of the two parts.
+# The last part is a sample on the PostgreSQL of the operating system, skipped where it has none. pytest ends with 5
+# where it finds nothing to run, as ARGS may well want for some of the parts.
 test: $(VENV)/dev.stamp  ## every test, in under ten minutes on two cores
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --max-worker-restart 0 -m 'not prove and not alone' $(ARGS) $(if $(ARGS),|| [ $$? -eq 5 ])
 	@$(BIN)/python -m pytest -m 'alone and not prove' $(ARGS) || [ $$? -eq 5 ]
+	@CONTROL_TEST_POSTGRES=installed $(BIN)/python -m pytest -n $(JOBS) --dist loadfile \
+	    -m 'installed and not prove' $(ARGS) || [ $$? -eq 5 ]
 
 bench: $(VENV)/dev.stamp  ## the measurements that the README quotes
 	@$(BIN)/python -m tests.bench $(ARGS)

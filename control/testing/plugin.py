@@ -20,6 +20,8 @@ def databases() -> Iterator[Databases]:
     from control.testing import server
     from control.testing.database import Databases
 
+    if server.is_missing():
+        pytest.skip("no PostgreSQL is installed; on Debian: apt-get install postgresql")
     databases = Databases(server.conninfo)
     with TemporaryDirectory(prefix="control-audit-") as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("CONTROL_AUDIT_DIR", folder)  # the keys and the memory of whoever runs the tests are their own

@@ -16,6 +16,7 @@ from typing import Final, Literal
 
 import psycopg
 
+from control.core.problem import Refusal
 from control.store.cluster import postmaster
 from control.store.embedded import Folder, binaries, ensure, installed_binaries, kept
 
@@ -32,12 +33,31 @@ def conninfo() -> str:
     """
     if url := os.environ.get("CONTROL_TEST_DATABASE_URL"):
         return url
-    kind = os.environ.get("CONTROL_TEST_POSTGRES") or "embedded"
-    if kind not in _BINARIES:
-        raise ValueError(f"CONTROL_TEST_POSTGRES is {kind!r}; it is one of {', '.join(_BINARIES)}.")
-    bin_dir = _BINARIES[kind]()
-    name = "embedded" if kind == "embedded" else f"installed-{bin_dir.parent.name}"
+    bin_dir = programs()
+    name = "embedded" if _kind() == "embedded" else f"installed-{bin_dir.parent.name}"
     return ensure(Path(tempfile.gettempdir()) / f"control-test-{os.geteuid()}-{name}", bin_dir=bin_dir, idle_s=IDLE_S)
+
+
+def programs() -> Path:
+    """The folder of the test server's own programs (`pg_dump` and the like), which fit its version.
+
+    Raises `database-binaries-missing` where none is installed, `ValueError` for a kind that is not known.
+    """
+    if _kind() not in _BINARIES:
+        raise ValueError(f"CONTROL_TEST_POSTGRES is {_kind()!r}; it is one of {', '.join(_BINARIES)}.")
+    return _BINARIES[_kind()]()
+
+
+def is_missing() -> bool:
+    """Whether the operating system's server is asked for, and it has none."""
+    try:
+        return _kind() != "embedded" and not programs()
+    except Refusal:
+        return True
+
+
+def _kind() -> str:
+    return os.environ.get("CONTROL_TEST_POSTGRES") or "embedded"
 
 
 def restart(data_dir: Path, *, mode: Literal["fast", "immediate"], timeout_s: float = 30) -> None:

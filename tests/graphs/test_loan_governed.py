@@ -16,6 +16,8 @@ from control.runtime.commands.start import start
 from control.testing.stage import staged
 from graphs.loan_approval import graph
 
+pytestmark = pytest.mark.installed
+
 Files = Callable[[str], dict[str, Any]]
 
 

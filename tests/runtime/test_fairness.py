@@ -15,6 +15,8 @@ from control.testing.stage import Stage, staged, tester
 from tests.bench.fairness import napping
 from tests.runtime.scenes import until
 
+pytestmark = pytest.mark.installed
+
 OVERTOOK = """
 with quiet as (
     select r.run_id, r.created_at, min(l.at) as claimed_at

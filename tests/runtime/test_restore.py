@@ -23,7 +23,7 @@ from control.runtime.commands.start import start
 from control.runtime.doctor import examine
 from control.store.database import Address
 from control.store.doctor import cases
-from control.store.embedded import binaries
+from control.testing.server import programs
 from control.testing.stage import Stage, staged
 from tests.cli import troupe
 from tests.runtime.proving import attestor, bundle, create_key, verdict
@@ -80,7 +80,7 @@ class Place:
 
 
 def _run(program: str, *args: str) -> None:
-    subprocess.run([binaries() / program, *args], check=True)
+    subprocess.run([programs() / program, *args], check=True)
 
 
 @pytest.fixture

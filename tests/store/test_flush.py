@@ -18,6 +18,8 @@ from control.store.flush import Flusher
 from control.store.item import Ending, Fence, Item
 from tests.store.holding import claimed, contents, execute, head_of, installation, ledger, put, under
 
+pytestmark = pytest.mark.installed
+
 
 def steps(conninfo: str, fence: Fence) -> list[int]:
     """The steps in the run's ledger, in order."""

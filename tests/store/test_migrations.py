@@ -15,9 +15,11 @@ from procrastinate.schema import SchemaManager
 
 from control.core.problem import Refusal
 from control.store.database import Address, Database
-from control.store.migrations import migrate, migrations
+from control.store.migrations import migrate, migrations, spelled_for
 from control.testing.database import as_role
 from tests.store.holding import claimed, execute
+
+pytestmark = pytest.mark.installed
 
 
 async def opening(address: Address) -> str:
@@ -116,3 +118,10 @@ def owned(conninfo: str) -> Iterator[str]:
         execute(conninfo, f"alter database {database} owner to current_user")
         execute(conninfo, f"drop owned by {name}")
         execute(conninfo, f"drop role {name}")
+
+
+def test_postgresql_15_is_asked_for_nothing_it_lacks() -> None:
+    """A migration's text stays as it was released, and is spelled for the server that reads it."""
+    for migration in migrations():
+        assert " is json" not in spelled_for(150000, migration.sql)
+        assert spelled_for(160000, migration.sql) is migration.sql

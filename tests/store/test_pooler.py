@@ -37,7 +37,7 @@ BINARY: Final = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin"
 ROLES: Final = ("control_command", "control_flush", "control_claim")
 SERVERS: Final = 2  # fewer than the clients of every test, so that they take turns
 
-pytestmark = pytest.mark.skipif(BINARY is None, reason="pgbouncer is not installed")
+pytestmark = pytest.mark.skipif(BINARY is None, reason="pgbouncer is missing; on Debian: apt-get install pgbouncer")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ from control.store.migrations import migrate
 from control.testing.database import Databases, as_role
 from tests.store.holding import claimed, execute
 
+pytestmark = pytest.mark.installed
+
 ROLES: Final = {"control_command": "control.tenant", "control_flush": "control.tenants"}
 SHARED: Final = frozenset(
     {

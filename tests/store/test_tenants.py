@@ -17,6 +17,8 @@ from control.core.problem import Refusal
 from control.store.item import Batch
 from tests.store.holding import claimed, execute, installation, put, under, until_blocked
 
+pytestmark = pytest.mark.installed
+
 
 class State(TypedDict):
     log: Annotated[list[str], operator.add]
