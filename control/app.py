@@ -158,6 +158,7 @@ async def opened(
             lambda: database.connect("control_flush"),
             batch_limit=settings.flush_batch_limit,
             queue_limit=settings.flush_queue_limit,
+            queue_bytes=settings.flush_queue_limit_mb * 1_000_000,
         )
         await flusher.start()
         stack.push_async_callback(flusher.stop)

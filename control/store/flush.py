@@ -8,9 +8,11 @@ commit in the order they were made, because there is one flush at a time.
 - A value that the database refuses fails only the run that brought it: the batch is split and tried again run by run,
   and that run's items one by one, up to the one that is refused.
 - A lost connection is repeated with the same flush number, which the runs remember, so nothing is written twice. If it
-  is lost again, the runs are tried one by one: a write that costs each try its connection fails alone.
+  is lost again, the runs are tried one by one. A run whose write costs connection after connection, each of which had
+  just answered, fails alone and soon: nobody waits for it until the patience is over.
 - A flush is bounded, by items and by bytes, so that one run's large state holds its neighbours up only shortly.
-- The queue is bounded: beyond its limit writers wait, and with them the graphs that produce the writes.
+- The queue is bounded, by items and by bytes: beyond its limits writers wait, and with them the graphs that produce
+  the writes.
 """
 
 from __future__ import annotations
@@ -19,9 +21,9 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, LiteralString
 
 import psycopg
@@ -29,6 +31,7 @@ import psycopg
 from control.core.problem import Problem
 from control.store.errors import DATABASE_AWAY, NOT_STORABLE, lost, misled, refusal, told
 from control.store.item import Batch, Fence, Item
+from control.store.room import Room
 from control.store.sql import numbered, read
 
 CLAIM_LOST: Final = Problem(
@@ -43,12 +46,19 @@ RUN_MOVED: Final = Problem(
     title="The run changed while this was being decided",
     next_step="Read its facts again and decide again.",
 )
+WRITE_DEADLY: Final = Problem(
+    code="write-deadly",
+    status=422,
+    title="No connection survives this write",
+    next_step="See the server's log of that moment (memory, an extension, a proxy's limit); then retry the run.",
+)
 _SQL: Final = read("flush")
 _FLUSH: Final = numbered(_SQL["flush"])
 _RETRY_S: Final = (0.02, 0.05, 0.1, 0.2, 0.4)  # then the last one again, until the patience ends
 _LINGER_S: Final = 0.02  # how long a write in no hurry waits for company
 _FEW: Final = 6  # runs that share a flush however few there are: to halve them would cost more than it wins
 _TOGETHER: Final = 1  # tries that may be lost before the batch's runs are tried one by one
+_DEADLY: Final = 5  # connections that answered, and were lost over the same run alone
 _HEAVY: Final = 4_000_000  # bytes: a flush takes no more, unless a single write is heavier than that
 _BUSY_S: Final = 0.005  # before a flush that found every one of its runs locked is tried again
 _log: Final = logging.getLogger(__name__)
@@ -59,13 +69,15 @@ Connect = Callable[[], Awaitable[psycopg.AsyncConnection[Any]]]
 @dataclass(slots=True)
 class _Flight:
     """The tries to write one batch, whole or run by run. All bear one number, which the runs remember, and share one
-    patience. `lost` of them may have been committed, or be at work on the server still.
+    patience. `lost` of them may have been committed, or be at work on the server still. `blamed`: how often a run
+    alone has cost a connection that had just answered.
     """
 
     number: int
     deadline: float
     tries: int = 0
     lost: int = 0
+    blamed: Counter[Fence] = field(default_factory=Counter)
 
 
 class Flusher:
@@ -76,11 +88,17 @@ class Flusher:
     """
 
     def __init__(
-        self, connect: Connect, *, batch_limit: int = 200, queue_limit: int = 1000, patience_s: float = 30.0
+        self,
+        connect: Connect,
+        *,
+        batch_limit: int = 200,
+        queue_limit: int = 1000,
+        queue_bytes: int = 64_000_000,
+        patience_s: float = 30.0,
     ) -> None:
         self._connect, self._patience_s = connect, patience_s
         self._batch_limit = batch_limit
-        self._room = asyncio.Semaphore(queue_limit)
+        self._room = Room(things=queue_limit, size=queue_bytes)
         self._queue: deque[Item] = deque()
         self._filled, self._drained = asyncio.Event(), asyncio.Event()
         self._drained.set()
@@ -114,7 +132,8 @@ class Flusher:
     async def write(self, item: Item) -> int:
         """Queue the item and wait for its commit; returns the run's version. FIFO per run.
 
-        Raises `claim-lost`, `run-moved` (endings only), `value-not-storable`, `database-away`.
+        Raises `claim-lost`, `run-moved` (endings only), `value-not-storable`, `write-deadly`,
+        `database-away`.
         """
         await self.enqueue(item)
         return await item.written
@@ -125,7 +144,8 @@ class Flusher:
         With `linger` the item is in no hurry: it goes with the next flush, which comes in a moment even if no other
         write asks for one.
         """
-        await self._room.acquire()
+        item.weighs = item.weight()
+        await self._room.enter(item.weighs)
         if refused := _refused(item.rests_on):  # they were queued before it, and would have taken it along
             self._fail([item], refused)
             return
@@ -182,7 +202,7 @@ class Flusher:
             joins, fits = fence in fences, len(fences) < share and fence not in self._locked
             may_go = not full and (not item.alone if joins else fits)
             if may_go:
-                weight += item.weight()
+                weight += item.weighs
                 full = bool(taken) and (len(taken) == self._batch_limit or weight > _HEAVY)
             if may_go and not full:
                 fences.add(fence)
@@ -222,8 +242,10 @@ class Flusher:
         self, conn: psycopg.AsyncConnection[Any], items: list[Item], *, flight: _Flight, late: bool
     ) -> list[list[Item]]:
         """Write these in one transaction. Returns what must be tried again, as it is to be tried."""
-        batch = Batch.of(items)
+        batch, answers = Batch.of(items), False
         try:
+            await self._speak_for(conn, batch.tenants())
+            answers = True
             verdicts = await self._commit(conn, batch, flight.number)
         except Exception as error:  # whatever it is, these items brought it: the flusher itself must not end
             self._tenants = None  # a refused statement takes the setting back with it
@@ -233,6 +255,9 @@ class Flusher:
                 await conn.close()
             flight.lost += 1
             _log.warning("flush %s lost a try: %s", flight.number, told(error))
+            if answers and _deadly(batch, flight):
+                self._fail(items, WRITE_DEADLY.because(f"It cost {_DEADLY} that had just answered: {told(error)}."))
+                return []
             if not late:
                 return [items] if flight.lost <= _TOGETHER else list(batch.groups.values())
             self._fail(items, DATABASE_AWAY.because(f"Every try was lost for {self._patience_s:g} s: {told(error)}."))
@@ -298,7 +323,7 @@ class Flusher:
         return refusal(error) or error
 
     def _done(self, item: Item, version: int | None) -> None:
-        self._room.release()
+        self._room.leave(item.weighs)
         if not item.written.done():
             item.written.set_result(version or 0)
 
@@ -308,7 +333,7 @@ class Flusher:
         behind = [item for item in self._queue if item.fence in fences]
         self._queue = deque(item for item in self._queue if item.fence not in fences)
         for item in (*items, *behind):
-            self._room.release()
+            self._room.leave(item.weighs)
             if not item.written.done():
                 item.written.set_exception(error)
                 item.written.exception()  # a writer that did not wait is told by its next write
@@ -319,13 +344,15 @@ class Flusher:
             self._conn = await self._connect()
         return self._conn
 
-    async def _commit(
-        self, conn: psycopg.AsyncConnection[Any], batch: Batch, flush: int
-    ) -> dict[Any, tuple[str, int | None]]:
-        tenants = batch.tenants()
+    async def _speak_for(self, conn: psycopg.AsyncConnection[Any], tenants: list[str]) -> None:
+        """Name the tenants whose runs are written. On a new connection it shows that this one answers."""
         if tenants != self._tenants:
             await conn.execute(_SQL["tenants"], {"tenants": ",".join(tenants)})
             self._tenants = tenants
+
+    async def _commit(
+        self, conn: psycopg.AsyncConnection[Any], batch: Batch, flush: int
+    ) -> dict[Any, tuple[str, int | None]]:
         rare = _rare(batch, flush)
         async with conn.transaction() if rare else contextlib.nullcontext():
             cursor = psycopg.AsyncRawCursor(conn)
@@ -339,6 +366,15 @@ class Flusher:
 
 def _lost(error: Exception) -> bool:
     return isinstance(error, psycopg.Error) and lost(error)
+
+
+def _deadly(batch: Batch, flight: _Flight) -> bool:
+    """Whether it is this run's write that costs the connections."""
+    if len(batch.groups) > 1:
+        return False
+    [fence] = batch.groups
+    flight.blamed[fence] += 1
+    return flight.blamed[fence] >= _DEADLY
 
 
 def _rare(batch: Batch, flush: int) -> list[tuple[LiteralString, dict[str, Any]]]:

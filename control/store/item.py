@@ -112,7 +112,7 @@ class Ending:
 class Item:
     """One write. `entries` are (kind, actor, body) of the ledger; `written` completes with the run's version. One that
     lingers waits for company; one that goes `alone` joins no other of its run. `rests_on`: earlier writes of the run,
-    without which this one must not be.
+    without which this one must not be. `weighs`: its weight as it was queued.
     """
 
     fence: Fence
@@ -132,6 +132,7 @@ class Item:
     lingers: bool = False
     alone: bool = False
     rests_on: tuple[asyncio.Future[int], ...] = ()
+    weighs: int = 0
 
     def weight(self) -> int:
         """About how many bytes it sends: those of whatever a graph can make long."""

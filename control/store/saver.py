@@ -101,7 +101,8 @@ class ControlSaver(Reader):
     ) -> RunnableConfig:
         """Commit a checkpoint and return the configuration that names it.
 
-        Raises `claim-lost`, `state-not-serialisable`, `type-not-allowed`, `value-not-storable`, `database-away`.
+        Raises `claim-lost`, `state-not-serialisable`, `type-not-allowed`, `value-not-storable`, `write-deadly`,
+        `database-away`.
         """
         return await self._here(self._put(config, checkpoint=checkpoint, metadata=metadata, new_versions=new_versions))
 

@@ -180,29 +180,42 @@ async def test_a_run_whose_write_is_of_unknown_fate_is_not_said_to_be_busy(datab
     assert verify(ledger(database, stuck.run_id), head=head_of(database, stuck.run_id)) is None
 
 
-async def test_a_write_that_kills_every_backend_fails_alone(database: str, tmp_path: Path) -> None:
-    """Its neighbours do not wait for its patience to end."""
+async def test_a_write_that_kills_every_backend_fails_alone_and_soon(database: str, tmp_path: Path) -> None:
+    """Its neighbours do not wait for it, and those who come after it do not wait until the patience ends."""
     execute(database, KILLER.format(when="new.channel = 'poison'", on="checkpoint_blobs for each row"))
     fences, poisons = [claimed(database) for _ in range(4)], [claimed(database) for _ in range(2)]
-    patience_s, time = 1.5, asyncio.get_running_loop().time
-    async with (
-        installation(database) as app,
-        wired(database, tmp_path) as wire,
-        over(wire, app, patience_s=patience_s),
-    ):
-        began = time()
+    async with installation(database) as app, wired(database, tmp_path) as wire, over(wire, app, patience_s=60):
         dying = [asyncio.ensure_future(put(app, under(fence), poison=[1])) for fence in poisons]
         await asyncio.gather(*(put(app, under(fence), fine=[1]) for fence in fences))
         assert not any(one.done() for one in dying)
+        later = asyncio.ensure_future(put(app, under(fences[0]), step=1))
         told = await asyncio.gather(*dying, return_exceptions=True)
-        assert time() - began < 2 * patience_s, "two that die share one patience"
-        await put(app, under(fences[0]), step=1)
-    assert [error.problem.code for error in told if isinstance(error, Refusal)] == ["database-away"] * 2
-    assert [str(error).count("Every try was lost for 1.5 s: terminating connection") for error in told] == [1, 1]
+        await later
+    assert [error.problem.code for error in told if isinstance(error, Refusal)] == ["write-deadly"] * 2
+    assert [str(error).count("cost 5 that had just answered: terminating connection") for error in told] == [1, 1]
     for n, fence in enumerate(fences):
         written_once(database, fence, 1 if n else 2)
     for fence in poisons:
         assert ledger(database, fence.run_id) == []
+
+
+async def test_a_server_that_answers_nothing_is_blamed_on_no_write(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Connections are opened and lost, again and again: as long as none has answered it is the database's fault."""
+    fence = claimed(database)
+    async with installation(database) as app, wired(database, tmp_path) as wire, over(wire, app) as flusher:
+        speak, lost = flusher._speak_for, iter(range(8))
+
+        async def speechless(conn: Any, tenants: list[str]) -> None:
+            if next(lost, None) is not None:
+                wire.cut()
+            await speak(conn, tenants)
+
+        monkeypatch.setattr(flusher, "_speak_for", speechless)
+        await put(app, under(fence))
+        assert next(lost, None) is None, "all eight were lost"
+    written_once(database, fence, 1)
 
 
 @pytest.mark.parametrize("kills", [1, 3])
