@@ -24,15 +24,16 @@ import logging
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, LiteralString
+from typing import Any, Final
 
 import psycopg
 
 from control.core.problem import Problem
+from control.store.commit import commit
+from control.store.database import TENANTS
 from control.store.errors import DATABASE_AWAY, NOT_STORABLE, lost, misled, refusal, told
 from control.store.item import Batch, Fence, Item
 from control.store.room import Room
-from control.store.sql import numbered, read
 
 CLAIM_LOST: Final = Problem(
     code="claim-lost",
@@ -52,8 +53,6 @@ WRITE_DEADLY: Final = Problem(
     title="No connection survives this write",
     next_step="See the server's log of that moment (memory, an extension, a proxy's limit); then retry the run.",
 )
-_SQL: Final = read("flush")
-_FLUSH: Final = numbered(_SQL["flush"])
 _RETRY_S: Final = (0.02, 0.05, 0.1, 0.2, 0.4)  # then the last one again, until the patience ends
 _LINGER_S: Final = 0.02  # how long a write in no hurry waits for company
 _FEW: Final = 6  # runs that share a flush however few there are: to halve them would cost more than it wins
@@ -347,21 +346,15 @@ class Flusher:
     async def _speak_for(self, conn: psycopg.AsyncConnection[Any], tenants: list[str]) -> None:
         """Name the tenants whose runs are written. On a new connection it shows that this one answers."""
         if tenants != self._tenants:
-            await conn.execute(_SQL["tenants"], {"tenants": ",".join(tenants)})
+            await conn.execute(TENANTS, {"tenants": ",".join(tenants)})
             self._tenants = tenants
 
     async def _commit(
         self, conn: psycopg.AsyncConnection[Any], batch: Batch, flush: int
     ) -> dict[Any, tuple[str, int | None]]:
-        rare = _rare(batch, flush)
-        async with conn.transaction() if rare else contextlib.nullcontext():
-            cursor = psycopg.AsyncRawCursor(conn)
-            await cursor.execute(_FLUSH.text, _FLUSH.values(batch.columns(flush)), prepare=True)
-            rows = await cursor.fetchall()
-            for query, params in rare:
-                await conn.execute(query, params)
+        fates = await commit(conn, batch, flush)
         self.flushes += 1
-        return {fence: (verdict, version) for fence, (_, verdict, version) in zip(batch.groups, rows, strict=True)}
+        return fates
 
 
 def _lost(error: Exception) -> bool:
@@ -375,20 +368,6 @@ def _deadly(batch: Batch, flight: _Flight) -> bool:
     [fence] = batch.groups
     flight.blamed[fence] += 1
     return flight.blamed[fence] >= _DEADLY
-
-
-def _rare(batch: Batch, flush: int) -> list[tuple[LiteralString, dict[str, Any]]]:
-    """What few flushes have besides: it is written in the same transaction, for the runs that the flush admitted."""
-    parts = {
-        "open_approvals": batch.approvals(),
-        "open_waits": batch.waits(),
-        "write_effects": batch.effects(),
-        "settle": batch.settled(),
-        "write_spends": (spends := batch.spends()),
-        "halt_overdrawn": spends,
-    }
-    also = {"flush": flush, "tenants": batch.tenants()}
-    return [(_SQL[name], params | also) for name, params in parts.items() if params]
 
 
 def _refused(writes: Iterable[asyncio.Future[int]]) -> Exception | None:

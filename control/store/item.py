@@ -160,18 +160,34 @@ class Batch:
     def tenants(self) -> list[str]:
         return sorted({fence.tenant for fence in self.groups})
 
-    def columns(self, flush: int) -> dict[str, Any]:
-        """The parameters of the `flush` query."""
+    def short(self) -> bool:
+        """Whether the short form of the `flush` query will do."""
+        for items in self.groups.values():
+            if sum(len(item.entries) for item in items) > 1 or any(item.ending for item in items):
+                return False
+        return True
+
+    def columns(self, flush: int, *, short: bool = False) -> dict[str, Any]:
+        """The parameters of the `flush` query, or of its short form, and of `fates`."""
         numbered = [(str(i), items) for i, items in enumerate(self.groups.values(), start=1)]
         return {
             "flush": flush,
-            **_run_columns(self.groups),
+            **_run_columns(self.groups, short=short),
             **_columns("c", _CHECKPOINT, _rows(numbered, _checkpoints, _CHECKPOINT_KEY)),
             **_columns("b", _BLOB, _rows(numbered, _blobs, _BLOB_KEY, first=True)),
             **_columns("w", _WRITE, _rows(numbered, _writes, _WRITE_KEY, first=True)),
-            **_columns("m", _WRITE, _rows(numbered, _marks, _WRITE_KEY)),
-            **_columns("e", ("kind", "actor", "body"), _entries(numbered)),
+            **_columns("e", ("nth", "kind", "actor", "body"), _entries(numbered)),
         }
+
+    def marks(self) -> dict[str, Any] | None:
+        """The parameters of `write_marks`. Of two writes of one mark the later stands."""
+        rows = {
+            (fence.run_id, *_MARK_KEY(mark)): (*_named(fence), *mark)
+            for fence, items in self.groups.items()
+            for item in items
+            for mark in item.marks
+        }
+        return self._rare(("run", "epoch", *_WRITE), list(rows.values()))
 
     def approvals(self) -> dict[str, Any] | None:
         """The parameters of `open_approvals`, or None where nothing is asked."""
@@ -260,7 +276,8 @@ class Batch:
             return None
         columns = zip(*rows, strict=True)
         return {
-            name: (Blobs if name == "outcome" else Texts)(column) for name, column in zip(names, columns, strict=True)
+            name: (Blobs if name in ("outcome", "blob") else Texts)(column)
+            for name, column in zip(names, columns, strict=True)
         }
 
 
@@ -273,8 +290,8 @@ _CHECKPOINT = ("ns", "id", "parent", "checkpoint", "metadata")
 _BLOB = ("ns", "channel", "version", "type", "blob")
 _WRITE = ("ns", "id", "task", "path", "idx", "channel", "type", "blob")
 _CHECKPOINT_KEY, _BLOB_KEY, _WRITE_KEY = itemgetter(0, 1, 2), itemgetter(0, 1, 2, 3), itemgetter(0, 1, 2, 3, 5)
-_checkpoints, _blobs = attrgetter("checkpoints"), attrgetter("blobs")
-_writes, _marks = attrgetter("writes"), attrgetter("marks")
+_MARK_KEY = attrgetter("ns", "checkpoint_id", "task_id", "idx")
+_checkpoints, _blobs, _writes = attrgetter("checkpoints"), attrgetter("blobs"), attrgetter("writes")
 _Numbered = list[tuple[str, list[Item]]]
 _Columns = dict[str, Texts | Blobs]
 
@@ -293,10 +310,9 @@ def _rows(
 
 def _entries(numbered: _Numbered) -> list[tuple[Any, ...]]:
     return [
-        (i, kind, actor, canonical(body).decode())
+        (i, str(nth), kind, actor, canonical(body).decode())
         for i, items in numbered
-        for item in items
-        for kind, actor, body in item.entries
+        for nth, (kind, actor, body) in enumerate((entry for item in items for entry in item.entries), start=1)
     ]
 
 
@@ -306,22 +322,14 @@ def _columns(prefix: str, names: Sequence[str], rows: Sequence[tuple[Any, ...]])
     return {f"{prefix}_{name}": Blobs(column) if name == "blob" else Texts(column) for name, column in named}
 
 
-def _run_columns(groups: dict[Fence, list[Item]]) -> _Columns:
-    rows = [_run_row(fence, items) for fence, items in groups.items()]
-    return {name: Texts(column) for name, column in zip(_RUN, zip(*rows, strict=True), strict=True)}
+def _run_columns(groups: dict[Fence, list[Item]], *, short: bool) -> _Columns:
+    names = _RUN if short else _RUN + _ENDING
+    columns = zip(*(_run_row(fence, items, short=short) for fence, items in groups.items()), strict=True)
+    return {name: Texts(column) for name, column in zip(names, columns, strict=True)}
 
 
-_RUN = (
-    "tenant",
-    "run",
-    "thread",
-    "epoch",
-    "worker",
-    "head",
-    "step",
-    "parts",
-    "shortfalls",
-    "version",
+_RUN = ("tenant", "run", "thread", "epoch", "worker", "head", "step", "parts", "shortfalls", "entries", "version")
+_ENDING = (
     "outcome",
     "execution",
     "failure_class",
@@ -335,7 +343,7 @@ _RUN = (
 )
 
 
-def _run_row(fence: Fence, items: list[Item]) -> tuple[str | None, ...]:
+def _run_row(fence: Fence, items: list[Item], *, short: bool) -> tuple[str | None, ...]:
     heads = [item.head for item in items if item.head]
     parts = [item.parts for item in items if item.parts is not None]
     endings = [item.ending for item in items if item.ending]
@@ -349,16 +357,17 @@ def _run_row(fence: Fence, items: list[Item]) -> tuple[str | None, ...]:
         str(heads[-1][1]) if heads else None,
         PARTS_SEPARATOR.join(parts[-1]) if parts else None,
         str(sum(item.shortfalls for item in items)),
-        *(_ending_row(endings[0]) if endings else _NO_ENDING),
+        str(sum(len(item.entries) for item in items)),
+        str(endings[0].version) if endings else None,
+        *(() if short else _ending_row(endings[0]) if endings else _NO_ENDING),
     )
 
 
-_NO_ENDING = (None,) * 11
+_NO_ENDING = (None,) * len(_ENDING)
 
 
 def _ending_row(ending: Ending) -> tuple[str | None, ...]:
     return (
-        str(ending.version),
         ending.outcome,
         ending.execution,
         ending.failure_class,

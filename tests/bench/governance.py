@@ -108,13 +108,13 @@ def _strip(flusher: Flusher) -> None:
         conn: psycopg.AsyncConnection[Any], batch: Batch, flush: int
     ) -> dict[Fence, tuple[str, int | None]]:
         items = [item for of in batch.groups.values() for item in of]
-        if flusher._tenants != batch.tenants() or any(item.ending for item in items):
+        if any(item.ending or item.marks for item in items):
             found: dict[Fence, tuple[str, int | None]] = await whole(conn, batch, flush)
             return found
         for item in items:
             item.entries.clear()
         cursor = psycopg.AsyncRawCursor(conn)
-        await cursor.execute(bare.text, bare.values(batch.columns(flush)), prepare=True)
+        await cursor.execute(bare.text, bare.values(batch.columns(flush, short=True)), prepare=True)
         assert len(await cursor.fetchall()) == len(batch.groups)
         return dict.fromkeys(batch.groups, ("written", 0))
 

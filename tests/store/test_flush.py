@@ -15,7 +15,7 @@ from control.core.ledger import verify
 from control.core.problem import Refusal
 from control.store import runs
 from control.store.flush import Flusher
-from control.store.item import Ending, Fence, Item
+from control.store.item import Batch, Ending, Fence, Item
 from tests.store.holding import claimed, contents, execute, head_of, installation, ledger, put, under
 
 pytestmark = pytest.mark.installed
@@ -45,6 +45,35 @@ async def test_a_flush_takes_half_of_the_runs_that_write_unless_they_are_few(
         for number in (1, 2):
             await asyncio.gather(*(put(app, under(fence)) for fence in fences))
             assert app.flusher.flushes == number * flushes
+
+
+async def test_the_short_form_of_a_flush_writes_what_the_long_one_does(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short, long = claimed(database), claimed(database)
+    async with installation(database) as app:
+        for fence in (short, long):
+            config = await put(app, under(fence), state=[1])
+            await app.saver.aput_writes(config, [("a", [1])], "task", "~p, node")
+            await put(app, config, step=1, text="more")
+            monkeypatch.setattr(Batch, "short", lambda _: False)  # for the other
+    rows = [
+        execute(
+            database,
+            "select (to_jsonb(r) - array['run_id', 'thread_id', 'worker_id', 'created_at', 'since', 'claimed_at',"
+            " 'progress_at', 'head_checkpoint_id', 'last_flush', 'ledger_hash'])::text,"
+            " r.head_checkpoint_id = (select max(checkpoint_id) from checkpoints c where c.thread_id = r.thread_id),"
+            " r.progress_at = (select max(at) from control.ledger e where e.run_id = r.run_id)"
+            " from control.run r where run_id = %s",
+            (fence.run_id,),
+        )
+        for fence in (short, long)
+    ]
+    assert rows[0] == rows[1]
+    assert rows[0][0][1:] == (True, True)
+    for fence in (short, long):
+        assert steps(database, fence) == [0, 1]
+        assert verify(ledger(database, fence.run_id), head=head_of(database, fence.run_id)) is None
 
 
 async def linger(app: App, fence: Fence) -> Item:

@@ -136,10 +136,10 @@ async def test_a_try_that_still_works_behind_a_lost_connection_is_waited_for(dat
 
 
 async def until_retried(conninfo: str) -> None:
-    """Wait until a second connection of the flush has asked for the same runs, and found one of them busy."""
+    """Wait until a second connection of the flush has asked for the same runs, and why it did not write one."""
     query = """
         select count(*) from pg_stat_activity
-        where usename = 'control_flush' and datname = current_database() and state = 'idle' and query like '%admitted%'
+        where usename = 'control_flush' and datname = current_database() and state = 'idle' and query like '%fate%'
     """
     async with asyncio.timeout(20):
         while execute(conninfo, query) == [(0,)]:  # noqa: ASYNC110  # the database tells nobody

@@ -39,6 +39,11 @@ def numbered(query: LiteralString) -> Numbered:
     return Numbered(text, names)
 
 
+def without(query: LiteralString, mark: str) -> LiteralString:
+    """The query without its lines that end in `-- <mark>`."""
+    return re.sub(rf"^.* -- {mark}\n", "", query, flags=re.MULTILINE)
+
+
 def read(noun: str) -> Mapping[str, LiteralString]:
     """Every query of `<noun>.sql` by its name, without comments. The files ship with the package, hence literal."""
     text = files(__package__).joinpath(f"{noun}.sql").read_text(encoding="utf-8")

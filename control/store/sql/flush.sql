@@ -1,31 +1,36 @@
 -- :name flush
 -- Everything that many runs have to write, in one statement, and so whole or not at all. A run takes part if it still
 -- has the epoch, thread and worker that the item was made under (fencing); a run whose row somebody else has locked is
--- left for the next flush ("busy"). Flushes are numbered upwards, and a run takes each number once in an epoch: a flush
--- sent again because its answer was lost writes nothing twice ("written"), however late the first one arrives. Ending
--- an attempt also asks that no command has changed the run since its facts were read ("moved").
--- Arrays of each group run in parallel; `i` names the run by its place in the first group, from 1.
+-- left for the next flush. Flushes are numbered upwards, and a run takes each number once in an epoch: a flush sent
+-- again because its answer was lost writes nothing twice, however late the first one arrives. Ending an attempt also
+-- asks that no command has changed the run since its facts were read. It returns the runs that were written, by their
+-- place, with their versions; why another was not, `fates` tells.
+-- Arrays of each group run in parallel; `i` names the run by its place in the first group, from 1, and `nth` an entry
+-- by its place among its run's. All of a run happens at one instant, once its row is locked.
+-- The short form, without the lines that end in `-- long`, is for a flush in which no attempt ends and no run has two
+-- entries. Most have a superstep waiting for them, and half of what a small one takes is to set its plan up.
 -- locks: run in the order of its key (skipping), then checkpoints, checkpoint_blobs, checkpoint_writes, ledger
-with clock as materialized (
-    select control.clock() as at
-), wanted as materialized (
-    select *
-    from unnest(
-        %(tenant)s::text[], %(run)s::uuid[], %(thread)s::text[], %(epoch)s::bigint[], %(worker)s::uuid[],
-        %(head)s::text[], %(step)s::int[], %(parts)s::text[], %(shortfalls)s::int[],
-        %(version)s::bigint[], %(outcome)s::text[], %(execution)s::text[], %(failure_class)s::text[],
-        %(failure)s::text[], %(retry_at)s::timestamptz[], %(retries)s::int[], %(fit)s::text[],
-        %(status)s::text[], %(due_at)s::timestamptz[], %(closed)s::boolean[]
-    ) with ordinality as t(
-        tenant, run_id, thread_id, epoch, worker_id, head, step, parts, shortfalls, version, outcome, execution,
-        failure_class, failure, retry_at, retries, fit, status, due_at, closed, i)
-), admitted as materialized (
-    select w.i, r.tenant, r.run_id, r.thread_id, r.epoch, r.ledger_seq, r.ledger_hash
-    from control.run r join wanted w on r.tenant = w.tenant and r.run_id = w.run_id
-    where r.epoch = w.epoch and r.thread_id = w.thread_id and r.worker_id = w.worker_id
-      and r.last_flush < %(flush)s::bigint and (w.version is null or w.version = r.version)
-    order by r.tenant, r.run_id
-    for no key update of r skip locked
+with admitted as materialized (
+    select locked.*, control.clock() as at
+    from (
+        select w.*, r.ledger_seq, r.ledger_hash
+        from unnest(
+            %(version)s::bigint[], %(outcome)s::text[], %(execution)s::text[], %(failure_class)s::text[], -- long
+            %(failure)s::text[], %(retry_at)s::timestamptz[], %(retries)s::int[], %(fit)s::text[], -- long
+            %(status)s::text[], %(due_at)s::timestamptz[], %(closed)s::boolean[], -- long
+            %(tenant)s::text[], %(run)s::uuid[], %(thread)s::text[], %(epoch)s::bigint[], %(worker)s::uuid[],
+            %(head)s::text[], %(step)s::int[], %(parts)s::text[], %(shortfalls)s::int[], %(entries)s::bigint[]
+        ) with ordinality as w(
+            version, outcome, execution, failure_class, failure, retry_at, retries, fit, status, due_at, -- long
+            closed, -- long
+            tenant, run_id, thread_id, epoch, worker_id, head, step, parts, shortfalls, entries, i
+        ) join control.run r on r.tenant = w.tenant and r.run_id = w.run_id
+        where r.epoch = w.epoch and r.thread_id = w.thread_id and r.worker_id = w.worker_id
+          and r.last_flush < %(flush)s::bigint
+          and (w.version is null or w.version = r.version) -- long
+        order by r.tenant, r.run_id
+        for no key update of r skip locked
+    ) locked
 ), put_checkpoints as (
     insert into checkpoints (thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, checkpoint, metadata)
     select a.thread_id, c.ns, c.id, c.parent, c.checkpoint::jsonb, c.metadata::jsonb
@@ -51,82 +56,90 @@ with clock as materialized (
         as w(i, ns, id, task, path, idx, channel, type, blob)
     join admitted a using (i)
     on conflict do nothing
-), put_marks as (
-    insert into checkpoint_writes (
-        thread_id, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, blob
-    )
-    select a.thread_id, w.ns, w.id, w.task, w.path, w.idx, w.channel, w.type, w.blob
-    from unnest(%(m_i)s::bigint[], %(m_ns)s::text[], %(m_id)s::text[], %(m_task)s::text[], %(m_path)s::text[],
-                %(m_idx)s::int[], %(m_channel)s::text[], %(m_type)s::text[], %(m_blob)s::bytea[])
-        as w(i, ns, id, task, path, idx, channel, type, blob)
-    join admitted a using (i)
-    on conflict (thread_id, checkpoint_ns, checkpoint_id, task_id, idx)
-    do update set channel = excluded.channel, type = excluded.type, blob = excluded.blob
 ), entry as (
-    select a.i, a.tenant, a.run_id, a.epoch, a.ledger_seq + row_number() over (partition by e.i order by e.n) as seq,
-           e.kind, e.actor, e.body, sha256(convert_to(e.body, 'UTF8')) as digest
-    from unnest(%(e_i)s::bigint[], %(e_kind)s::text[], %(e_actor)s::text[], %(e_body)s::text[])
-        with ordinality as e(i, kind, actor, body, n)
+    select a.i, e.nth, a.tenant, a.run_id, a.ledger_seq + e.nth as seq, a.at, e.kind, e.actor, a.epoch, e.body,
+           sha256(convert_to(e.body, 'UTF8')) as digest, a.ledger_hash
+    from unnest(%(e_i)s::bigint[], %(e_nth)s::bigint[], %(e_kind)s::text[], %(e_actor)s::text[], %(e_body)s::text[])
+        as e(i, nth, kind, actor, body)
     join admitted a using (i)
 ), chained as (
-    select i, seq, control.chain(link) over (partition by i order by seq) as hash
-    from (
-        select i, ledger_seq as seq, ledger_hash as link from admitted
-        union all
-        select i, seq, control.link(seq, clock.at, kind, actor, epoch, digest) from entry, clock
-    ) links
+    select *,
+           control.chain(case nth when 1 then -- long
+           control.chain_step(ledger_hash, link)
+           else link end) over (partition by i order by nth) -- long
+               as hash
+    from (select *, control.link(seq, at, kind, actor, epoch, digest) as link from entry) linked
 ), put_ledger as (
     insert into control.ledger (tenant, run_id, seq, at, kind, actor, epoch, body, digest, hash)
-    select e.tenant, e.run_id, e.seq, clock.at, e.kind, e.actor, e.epoch, e.body, e.digest, c.hash
-    from entry e join chained c using (i, seq), clock
-), head as (
-    select distinct on (i) i, seq, hash from chained order by i, seq desc
-), written as (
-    update control.run r
-    set last_flush = %(flush)s::bigint,
-        ledger_seq = head.seq,
-        ledger_hash = head.hash,
-        progress_at = clock.at,
-        blocked_in = null,
-        head_checkpoint_id = coalesce(w.head, r.head_checkpoint_id),
-        head_step = coalesce(w.step, r.head_step),
-        parts = coalesce(string_to_array(w.parts, chr(31)), r.parts),
-        shortfalls = r.shortfalls + w.shortfalls,
-        crashes = case when w.head is null then r.crashes else 0 end,
-        worker_id = case when w.outcome is null then r.worker_id end,
-        claimed_at = case when w.outcome is null then r.claimed_at end,
-        outcome = coalesce(w.outcome, r.outcome),
-        outcome_at = case when w.outcome is null then r.outcome_at else clock.at end,
-        execution = coalesce(w.execution, case when w.head is null then r.execution else 'runnable' end),
-        failure_class = case when w.outcome is null then r.failure_class else w.failure_class end,
-        failure = case when w.outcome is null then r.failure else w.failure::jsonb end,
-        retry_at = case when w.outcome is null then r.retry_at else w.retry_at end,
-        retries = coalesce(w.retries, case when w.head is null then r.retries else 0 end),
-        fit = coalesce(w.fit, r.fit),
-        status = coalesce(w.status, r.status),
-        since = case when w.outcome is null then r.since else clock.at end,
-        due_at = case when w.outcome is null then r.due_at else w.due_at end,
-        closed_at = case when w.closed then clock.at else r.closed_at end,
-        version = r.version + (w.outcome is not null)::int
-    from admitted a join wanted w using (i) join head using (i), clock
-    where r.tenant = a.tenant and r.run_id = a.run_id
-    returning a.i, r.version
+    select tenant, run_id, seq, at, kind, actor, epoch, body, digest, hash from chained
 )
+update control.run r
+set last_flush = %(flush)s::bigint,
+    ledger_seq = r.ledger_seq + a.entries,
+    ledger_hash = coalesce(last.hash, r.ledger_hash),
+    progress_at = a.at,
+    blocked_in = null,
+    head_checkpoint_id = coalesce(a.head, r.head_checkpoint_id),
+    head_step = coalesce(a.step, r.head_step),
+    parts = coalesce(string_to_array(a.parts, chr(31)), r.parts),
+    shortfalls = r.shortfalls + a.shortfalls,
+    crashes = case when a.head is null then r.crashes else 0 end,
+    worker_id = case when a.outcome is null then r.worker_id end, -- long
+    claimed_at = case when a.outcome is null then r.claimed_at end, -- long
+    outcome = coalesce(a.outcome, r.outcome), -- long
+    outcome_at = case when a.outcome is null then r.outcome_at else a.at end, -- long
+    failure_class = case when a.outcome is null then r.failure_class else a.failure_class end, -- long
+    failure = case when a.outcome is null then r.failure else a.failure::jsonb end, -- long
+    retry_at = case when a.outcome is null then r.retry_at else a.retry_at end, -- long
+    fit = coalesce(a.fit, r.fit), -- long
+    status = coalesce(a.status, r.status), -- long
+    since = case when a.outcome is null then r.since else a.at end, -- long
+    due_at = case when a.outcome is null then r.due_at else a.due_at end, -- long
+    closed_at = case when a.closed then a.at else r.closed_at end, -- long
+    version = r.version + (a.outcome is not null)::int, -- long
+    execution = coalesce(
+        a.execution, -- long
+        case when a.head is null then r.execution else 'runnable' end),
+    retries = coalesce(
+        a.retries, -- long
+        case when a.head is null then r.retries else 0 end)
+from admitted a left join chained last on last.i = a.i and last.nth = a.entries
+where r.tenant = a.tenant and r.run_id = a.run_id
+returning a.i, r.version;
+
+-- :name fates
+-- What became of the runs of a flush: "written", by another try; "lost", the claim that they were to be written under;
+-- "moved", changed by a command since an ending was decided; or "busy", locked by somebody, and to be tried again. The
+-- first three stay true.
+-- locks: none
 select w.i,
-       case when written.i is not null or (r.epoch = w.epoch and r.last_flush >= %(flush)s::bigint) then 'written'
+       case when r.epoch = w.epoch and r.last_flush >= %(flush)s::bigint then 'written'
             when r.run_id is null or r.epoch <> w.epoch or r.worker_id is distinct from w.worker_id
                  or r.thread_id <> w.thread_id then 'lost'
-            when w.version is not null and w.version <> r.version then 'moved'
-            else 'busy' end as verdict,
-       coalesce(written.version, r.version) as version
-from wanted w
-left join written on written.i = w.i
-left join control.run r on r.tenant = w.tenant and r.run_id = w.run_id
-order by w.i;
+            when w.version <> r.version then 'moved'
+            else 'busy' end as fate,
+       r.version
+from unnest(%(tenant)s::text[], %(run)s::uuid[], %(thread)s::text[], %(epoch)s::bigint[], %(worker)s::uuid[],
+            %(version)s::bigint[])
+    with ordinality as w(tenant, run_id, thread_id, epoch, worker_id, version, i)
+left join control.run r on r.tenant = w.tenant and r.run_id = w.run_id;
+
+-- :name write_marks
+-- The writes of this flush's runs that stand for a whole task, such as its failure or its question: the last stands.
+-- locks: checkpoint_writes
+insert into checkpoint_writes (thread_id, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, blob)
+select r.thread_id, w.ns, w.id, w.task, w.path, w.idx, w.channel, w.type, w.blob
+from unnest(%(run)s::uuid[], %(epoch)s::bigint[], %(ns)s::text[], %(id)s::text[], %(task)s::text[], %(path)s::text[],
+            %(idx)s::int[], %(channel)s::text[], %(type)s::text[], %(blob)s::bytea[])
+    as w(run_id, epoch, ns, id, task, path, idx, channel, type, blob)
+join control.run r on r.run_id = w.run_id and r.epoch = w.epoch and r.tenant = any (%(tenants)s)
+     and r.last_flush = %(flush)s
+on conflict (thread_id, checkpoint_ns, checkpoint_id, task_id, idx)
+do update set channel = excluded.channel, type = excluded.type, blob = excluded.blob;
 
 -- :name open_approvals
--- The questions of this flush's runs; one already asked stays as it is. All of a flush happens at one instant, which
--- it left in `progress_at`.
+-- The questions of this flush's runs; one already asked stays as it is. All of a run happens at one instant, which
+-- the flush left in `progress_at`.
 -- locks: approval
 insert into control.approval (tenant, run_id, interrupt_id, checkpoint_id, node, kind, title, packet, packet_digest,
                               schema, opened_at, expires_at, due_at, gate)
