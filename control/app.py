@@ -132,7 +132,8 @@ def notifications(settings: Settings, database: Database) -> Queue:
     threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="notify")  # the loop's own may be full of nodes
     timeout_s, mail = settings.notify_timeout_s, settings.smtp_url
     post = Post(mail.get_secret_value(), settings.smtp_sender, timeout_s, threads) if mail else None
-    courier = Courier(database, webhooks(settings, threads), post, settings.notify_tries_limit, settings.notify_link)
+    tries, link, kept = settings.notify_tries_limit, settings.notify_link, timedelta(days=settings.notify_kept_days)
+    courier = Courier(database, webhooks(settings, threads), post, tries, link, kept)
     lost_after = timedelta(seconds=settings.lease_s)
     return Queue(database.address, courier.deliver, at_once=_AT_ONCE, lost_after=lost_after)
 

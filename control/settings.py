@@ -146,6 +146,9 @@ class Settings(BaseSettings):
     notify_tries_limit: _Limit = _ours(
         12, "How often a notification is tried; with the waits between, twelve tries take about two hours."
     )
+    notify_kept_days: _Limit = _ours(
+        90, "For how many days it is known what became of a notification. Older ones go as others are delivered."
+    )
     notify_timeout_s: _Span = _ours(10.0, "How long one try of a notification may take.")
 
     pool_limit: _Limit = _ours(10, "How many database connections a process opens for its commands.")

@@ -10,7 +10,7 @@ import logging
 import random
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import assert_never
+from typing import Any, assert_never
 from uuid import UUID
 
 from control.core import webhook
@@ -27,13 +27,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Courier:
-    """post: None where no mail server is set. link: the template of `Notice.link`."""
+    """post: None where no mail server is set. link: the template of `Notice.link`. kept: how long it is known what
+    became of a notice; each that is settled takes some older ones with it, so that they cannot pile up.
+    """
 
     database: Database
     webhooks: Webhooks
     post: Post | None
     tries_limit: int
     link: str | None
+    kept: timedelta
 
     async def deliver(self, tenant: str, notice_id: UUID) -> timedelta | None:
         """Try once. Returns after which time to try again; None where nothing is left to do."""
@@ -50,8 +53,7 @@ class Courier:
         except Exception as error:  # a fault of ours is the notice's too: it is tried again, and counted
             _log.exception("notice %s could not be sent", notice_id)
             return await self._undelivered(trying, Undelivered(f"It could not be sent: {type(error).__name__}."))
-        async with self.database.scope("control_command", tenant) as conn:
-            await notices.settle(conn, tenant, notice_id, delivered=True)
+        await self._settle(trying, delivered=True)
         return None
 
     async def _send(self, trying: Try) -> None:
@@ -73,9 +75,16 @@ class Courier:
 
     async def _undelivered(self, trying: Try, error: Undelivered) -> timedelta | None:
         after = next_try(trying.tries, limit=self.tries_limit, luck=random.random())
-        failed, tenant, notice_id = error.for_good or after is None, trying.notice.tenant, trying.notice.notice_id
+        failed, notice = error.for_good or after is None, trying.notice
         if failed:
-            _log.warning("notice %s of tenant %s is given up after %d tries", notice_id, tenant, trying.tries)
-        async with self.database.scope("control_command", tenant) as conn:
-            await notices.settle(conn, tenant, UUID(notice_id), failed=failed, error=str(error))
+            tried = trying.tries
+            _log.warning("notice %s of tenant %s is given up after %d tries", notice.notice_id, notice.tenant, tried)
+        await self._settle(trying, failed=failed, error=str(error))
         return None if failed else after
+
+    async def _settle(self, trying: Try, *, delivered: bool = False, failed: bool = False, **more: Any) -> None:
+        tenant, notice_id = trying.notice.tenant, UUID(trying.notice.notice_id)
+        async with self.database.scope("control_command", tenant) as conn:
+            await notices.settle(conn, tenant, notice_id, delivered=delivered, failed=failed, **more)
+            if delivered or failed:
+                await notices.prune(conn, tenant, kept=self.kept)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -22,6 +22,7 @@ from control.store.sinks import unknown
 from control.store.sql import read
 
 _SQL: Final = read("notices")
+_PRUNED_AT_ONCE: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,11 @@ async def settle(
     """Record what came of a try; neither delivered nor failed means that it is tried again."""
     given = {"tenant": tenant, "notice_id": notice_id, "delivered": delivered, "failed": failed, "error": error}
     await conn.execute(_SQL["settle"], given)
+
+
+async def prune(conn: AsyncConnection[Any], tenant: str, *, kept: timedelta) -> None:
+    """Delete the oldest settled notices of those made longer ago than `kept`: a bounded number, and more than one."""
+    await conn.execute(_SQL["prune"], {"tenant": tenant, "kept": kept, "limit": _PRUNED_AT_ONCE})
 
 
 async def try_out(conn: AsyncConnection[Any], tenant: str, sink_id: str) -> UUID:

@@ -1196,7 +1196,7 @@ GRANT SELECT ON TABLE control.migration TO control_command;
 GRANT SELECT ON TABLE control.migration TO control_flush;
 GRANT SELECT ON TABLE control.migration TO control_claim;
 
-GRANT SELECT,INSERT ON TABLE control.notice TO control_command;
+GRANT SELECT,INSERT,DELETE ON TABLE control.notice TO control_command;
 GRANT INSERT ON TABLE control.notice TO control_flush;
 
 GRANT UPDATE(tries) ON TABLE control.notice TO control_command;

@@ -7,6 +7,7 @@ import base64
 import hashlib
 import hmac
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -16,6 +17,7 @@ from typing import Any, Final
 import psycopg
 import pytest
 from langgraph.graph import START, StateGraph
+from psycopg import sql
 
 from control.core.assignment import Candidate
 from control.core.failure import FailureClass
@@ -276,6 +278,31 @@ async def test_what_is_rolled_back_is_never_told(database: str, web: WebServer) 
             await runs.append(conn, locked, [entry], at=await runs.now(conn))
             assert jobs(database) == 0  # not before the commit, which is when a worker hears of it
         assert len(await log(stage.control)) == jobs(database) == 1
+
+
+async def test_what_was_settled_long_ago_goes_as_others_are_told(database: str, web: WebServer) -> None:
+    """Some at a time; what is still tried stays, however old it is."""
+    async with staged(database, {}, notify_kept_days=30, **HERE) as stage:
+        sink_id, _ = await hooked(stage.control, web.url, "asked")
+        with psycopg.connect(database) as conn:
+            conn.execute("set session_replication_role = replica")  # they come without jobs
+            for days, settled, number in ((31, "failed_at", 30), (40, "delivered_at", 30), (29, "failed_at", 1)):
+                conn.execute(sql.SQL(_OLD).format(sql.Identifier(settled)), (sink_id, days, number))
+            conn.execute(sql.SQL(_OLD).format(sql.Identifier("tried_at")), (sink_id, 41, 1))
+        left = []
+        for _ in range(2):
+            await try_sink(stage.control, sink_id, patience=PATIENCE)
+            left.append(Counter(notice.condition for notice in await log(stage.control)))
+        assert left == [
+            {"delivered": 1, "failed": 11, "waiting": 1},
+            {"delivered": 2, "failed": 1, "waiting": 1},
+        ]
+
+
+_OLD: Final = """
+insert into control.notice (tenant, sink_id, event, made_at, {})
+select 'default', %s, 'test', now() - make_interval(days => %s), now() from generate_series(1, %s)
+"""
 
 
 async def test_a_removed_sink_is_told_nothing_more(database: str, web: WebServer) -> None:

@@ -56,8 +56,8 @@ select 'tenant-' || i %% 20, gen_random_uuid(), 'ben-' || i, 'ana-' || i, now() 
 insert into control.sink (tenant, sink_id, kind, target, events, made_by, made_at)
 select 'tenant-' || t, '0badcafe', 'mail', 'desk@example.org', '{asked}', 'ana', now() from generate_series(0, 19) t;
 alter table control.notice disable trigger notice_is_enqueued;
-insert into control.notice (tenant, sink_id, event, run_id, seq, made_at)
-select tenant, '0badcafe', 'asked', run_id, 1, created_at from control.run;
+insert into control.notice (tenant, sink_id, event, run_id, seq, made_at, delivered_at)
+select tenant, '0badcafe', 'asked', run_id, 1, created_at, created_at from control.run;
 insert into control.worker (worker_id, kind, host, pid, lease_until, ended_at)
 select gen_random_uuid(), 'worker', 'h', i, now() - interval '1 day', now() from generate_series(1, 5000) i;
 """
@@ -141,6 +141,13 @@ CASES: Final[dict[str, tuple[str, str, str, dict[str, Any], str]]] = {
         "lent",
         {"tenant": "tenant-7", "taker": "ana-7", "at": datetime.now(UTC)},
         "delegation_to",
+    ),
+    "what was told long ago": (
+        "control_command",
+        "notices",
+        "prune",
+        {"tenant": "tenant-7", "kept": timedelta(days=1), "limit": 50},
+        "notice_listed",
     ),
     "what was told lately": (
         "control_command",

@@ -41,6 +41,18 @@ set delivered_at = case when %(delivered)s then control.clock() end,
     failed_at = case when %(failed)s then control.clock() end, error = %(error)s
 where tenant = %(tenant)s and notice_id = %(notice_id)s and delivered_at is null and failed_at is null;
 
+-- :name prune
+-- Deletes the oldest of a tenant's notices that were made before then and are settled, so many at most. Those that
+-- another prunes at the same moment are left to it.
+-- locks: notice
+delete from control.notice
+where tenant = %(tenant)s and notice_id in (
+    select notice_id from control.notice
+    where tenant = %(tenant)s and made_at < control.clock() - %(kept)s::interval
+      and (delivered_at is not null or failed_at is not null)
+    order by made_at, notice_id desc limit %(limit)s for update skip locked
+);
+
 -- :name list
 -- A tenant's newest notices, those that failed alone where asked for.
 -- locks: none
