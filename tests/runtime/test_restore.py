@@ -6,10 +6,10 @@ import json
 import re
 import subprocess
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 import pytest
@@ -21,13 +21,17 @@ from control.core.story import tell
 from control.runtime.commands.pause import pause
 from control.runtime.commands.start import start
 from control.runtime.doctor import examine
+from control.store.cluster import Account, reachable
 from control.store.database import Address
 from control.store.doctor import cases
-from control.testing.server import programs
+from control.store.embedded import Folder, binaries, ensure
+from control.testing.database import Databases
+from control.testing.server import programs, stop
 from control.testing.stage import Stage, staged
 from tests.cli import troupe
 from tests.runtime.proving import attestor, bundle, create_key, verdict
 
+IDLE_S: Final = 60
 GRAPHS = {"count": troupe.count, "pay": troupe.pay}
 
 
@@ -79,6 +83,29 @@ class Place:
             yield stage
 
 
+@dataclass
+class Cluster(Place):
+    """All of a server of its own, as `pg_basebackup` copies it while it runs. home: its data folder."""
+
+    home: Path = Path()
+
+    def copy(self) -> None:
+        account = Account.chosen(self._files)
+        program = reachable(binaries(), account=account) / "pg_basebackup"
+        done = account.run(program, "--dbname", self.server, "--pgdata", self._files / "backup", "--checkpoint=fast")
+        assert done.returncode == 0, done.stderr
+
+    def restore(self) -> None:
+        stop(self.home)
+        (self._files / "data").rename(self._files / "lost")
+        (self._files / "backup").rename(self._files / "data")
+        assert ensure(self.home, idle_s=IDLE_S) == self.server
+
+    @property
+    def _files(self) -> Path:
+        return Folder(self.home).cluster.resolve()
+
+
 def _run(program: str, *args: str) -> None:
     subprocess.run([programs() / program, *args], check=True)
 
@@ -90,6 +117,16 @@ def place(database: str, postgres: str, tmp_path: Path) -> Iterator[Place]:
     with psycopg.connect(postgres, autocommit=True) as conn:
         query = sql.SQL("drop database if exists {} with (force)")
         conn.execute(query.format(sql.Identifier(f"{place.name}_copy")))
+
+
+@pytest.fixture
+def cluster(own_server: Path, tmp_path: Path) -> Iterator[Cluster]:
+    if not (binaries() / "pg_basebackup").exists():
+        pytest.skip(f"there is no pg_basebackup in {binaries()}")
+    server = ensure(own_server, idle_s=IDLE_S)
+    databases = Databases(lambda: server)
+    with closing(databases), databases.cloned() as conninfo:
+        yield Cluster(conninfo, server, tmp_path / "audit", home=own_server)
 
 
 async def lived(place: Place) -> Any:
@@ -109,6 +146,14 @@ async def lived(place: Place) -> Any:
 @pytest.mark.parametrize("dumps", [False, True])
 async def test_a_worker_refuses_a_restored_database_until_it_is_accepted(dumps: bool, place: Place) -> None:
     place.dumps = dumps
+    await refused_until_accepted(place)
+
+
+async def test_a_worker_refuses_a_restored_cluster_until_it_is_accepted(cluster: Cluster) -> None:
+    await refused_until_accepted(cluster)
+
+
+async def refused_until_accepted(place: Place) -> None:
     waiting = await lived(place)
     async with place.staged():
         pass  # what is here is what was seen: a worker starts and ends as ever
