@@ -288,10 +288,22 @@ def _unfit(entry: Entry, _: _Told) -> str:
     return f"The workflow had changed, and the run no longer fitted it: {_clause(entry.body['why'])}."
 
 
+_DOORS: Final = {
+    "update_state": "change its state by hand",
+    "goto": "jump to another step",
+    "new_input": "give its thread a new input",
+    "copy_thread": "copy its thread",
+    "delete_thread": "delete its thread",
+}
+
+
 def _refused(entry: Entry, _: _Told) -> str | None:
     if entry.body.get("verdict", "deny") != "deny":
         return None  # what was let through shows as what it did, and what had to be asked as a question
-    what = f"use {spoken(entry.body['name'])}" if "name" in entry.body else f"{spoken(entry.body['action'])} it"
+    action = entry.body.get("action", "")
+    what = _DOORS.get(action) or f"{spoken(action)} it"
+    if "name" in entry.body:
+        what = f"use {spoken(entry.body['name'])}"
     return f"{person(entry.actor)} was not let {what}: {_clause(entry.body['why'])}."
 
 

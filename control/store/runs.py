@@ -205,6 +205,12 @@ async def lock_run(conn: AsyncConnection[Any], tenant: str, run_id: UUID) -> Run
     return _one(await _row(conn, "lock", tenant=tenant, run_id=run_id), run_id)
 
 
+async def lock_last_on(conn: AsyncConnection[Any], tenant: str, thread_id: str) -> Run | None:
+    """The run of a workflow that was started last on a thread, locked; None where there never was one."""
+    row = await _row(conn, "last_on_thread", tenant=tenant, thread_id=thread_id)
+    return await lock_run(conn, tenant, row["run_id"]) if row else None
+
+
 async def lock_run_if_free(conn: AsyncConnection[Any], tenant: str, run_id: UUID) -> Run | None:
     """The run, locked, or None where somebody else has it or it is gone."""
     row = await _row(conn, "lock_if_free", tenant=tenant, run_id=run_id)

@@ -72,8 +72,9 @@ async def _withdraw_answered(conn: psycopg.AsyncConnection[Any], run: Run, head:
     return await questions.withdraw(conn, run, keep=[q.id for q in head.open], why="answered by a script", at=at)
 
 
-Permitting = Callable[[psycopg.AsyncConnection[Any], Action, Sequence[str]], Awaitable[None]]
-"""Refuses what policy does not permit to be done to these threads."""
+Permitting = Callable[[psycopg.AsyncConnection[Any], Action, Sequence[str]], Awaitable[Refusal | None]]
+"""Why policy does not permit this to be done to these threads: on record once the transaction commits, and to be raised
+after. None where it does."""
 
 
 async def anybody(*_: Any) -> None:
@@ -113,7 +114,9 @@ class ImplicitWriters:
         async with self._database.scope("control_flush", self.tenant) as conn:
             if run := await self._open_on(conn, thread_id):
                 await self._refuse_others(conn, run)
-            await self._ask(conn, thread_id, ENTERING)
+            refusal = await self._ask(conn, thread_id, ENTERING)
+        if refusal is not None:
+            raise refusal
 
     async def tenure(self, thread_id: str, doing: Sequence[Action] = ENTERING) -> Tenure:
         """This process's claim on the thread. `doing` is what policy has to permit where workers have had runs on it.
@@ -125,12 +128,14 @@ class ImplicitWriters:
                 held = self._held[thread_id] = await self._take(thread_id, doing)
             return held
 
-    async def _ask(self, conn: psycopg.AsyncConnection[Any], thread_id: str, doing: Sequence[Action]) -> None:
-        """Ask policy, unless the thread is one of scripts alone: that is theirs."""
+    async def _ask(self, conn: psycopg.AsyncConnection[Any], thread_id: str, doing: Sequence[Action]) -> Refusal | None:
+        """Ask policy, unless the thread is one of scripts alone: that is theirs. See `Permitting`."""
         cursor = await conn.execute(_SQL["worked_on"], {"tenant": self.tenant, "thread_id": thread_id})
         if await cursor.fetchone() is not None:
             for action in doing:
-                await self._permit(conn, action, [thread_id])
+                if refusal := await self._permit(conn, action, [thread_id]):
+                    return refusal
+        return None
 
     async def after_write(self, tenure: Tenure) -> None:
         """Let go of the run where the rows say that nothing is left to run.
@@ -176,12 +181,14 @@ class ImplicitWriters:
     ) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
         """A transaction at whose beginning and end nobody works on the threads; see `thread_ops.Owner`."""
         async with self._database.scope("control_flush", self.tenant) as conn:
-            if action is not None:
-                await self._permit(conn, action, threads)
-            await self._own(conn, threads)
-            await self._refuse_busy(conn, threads, ended=ended)
-            yield conn
-            await self._refuse_busy(conn, threads, ended=ended)  # a run may have been started meanwhile
+            refusal = None if action is None else await self._permit(conn, action, threads)
+            if refusal is None:
+                await self._own(conn, threads)
+                await self._refuse_busy(conn, threads, ended=ended)
+                yield conn
+                await self._refuse_busy(conn, threads, ended=ended)  # a run may have been started meanwhile
+        if refusal is not None:
+            raise refusal
 
     async def _refuse_busy(self, conn: psycopg.AsyncConnection[Any], threads: Sequence[str], *, ended: bool) -> None:
         cursor = await conn.execute(_THREADS["open_runs"], {"tenant": self.tenant, "threads": list(threads)})
@@ -197,8 +204,10 @@ class ImplicitWriters:
     async def _take(self, thread_id: str, doing: Sequence[Action]) -> Tenure:
         await self._be_alive()
         async with self._database.scope("control_flush", self.tenant) as conn:
-            await self._ask(conn, thread_id, doing)
-            return await self._claim(conn, thread_id)
+            refusal = await self._ask(conn, thread_id, doing)
+            if refusal is None:
+                return await self._claim(conn, thread_id)
+        raise refusal
 
     async def _be_alive(self) -> None:
         """Start the session, once; a writer that is cancelled leaves that to the next. Raises `database-away`."""

@@ -11,6 +11,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, StateUpdate
 
 from control.core.problem import Refusal
+from control.core.story import tell
 from control.runtime.commands.cancel import cancel
 from control.runtime.commands.facts import set_fact
 from control.runtime.commands.policy import apply
@@ -19,6 +20,7 @@ from control.sdk import approval
 from control.testing.stage import staged
 from tests.decisions.paying import State, Till, paying
 from tests.decisions.test_binding import stock_asks
+from tests.decisions.test_returned import findings
 
 STOCK: Any = {"configurable": {"thread_id": "t"}}
 YES: Any = {"decision": "approve"}
@@ -135,6 +137,8 @@ async def test_copying_and_deleting_take_permissions_of_their_own(roles: list[st
             with pytest.raises(Refusal) as told:
                 await act
             assert told.value.code == "not-permitted" and told.value.problem.status == 403
+        refused = [entry.body["action"] for entry in stage.ledger(run.run_id) if entry.kind == "refused"]
+        assert refused == ["copy_thread", *["delete_thread"] * 3] and findings(database) == []
 
 
 BESIDES: Any = DOORS | {
@@ -146,6 +150,11 @@ NEEDS: Any = {
     "update_state as the start": ["update_state"],
     "supersteps": ["update_state"],
     "an input as an update": ["new_input"],
+}
+TOLD: Any = dict.fromkeys(BESIDES, "give its thread a new input") | {
+    "update_state as the node that asks": "change its state by hand",
+    "update_state as the start": "change its state by hand",
+    "supersteps": "change its state by hand",
 }
 ENTERING: Any = ["new_input", "goto"]
 """What a graph needs that enters: which of the two it is about to do shows only when its first node has begun."""
@@ -175,15 +184,21 @@ async def test_a_thread_whose_run_has_ended_is_not_open_either(database: str) ->
             before = await script.aget_state(at), runs_on(database, run.thread_id)
             for missing in NEEDS.get(door, ENTERING):
                 await apply(stage.control, only(*BACK_DOORS - {missing}))
+                kinds = stage.kinds(run.run_id)
                 with pytest.raises(Refusal, match=f"may not {missing.replace('_', ' ')}") as told:
                     await enter(script, at)
                 assert told.value.code == "not-permitted" and told.value.problem.status == 403
+                assert stage.kinds(run.run_id) == [*kinds, "refused"], "once, in the ledger of what has ended"
+                assert stage.ledger(run.run_id)[-1].body["action"] == missing
                 assert (await script.aget_state(at), runs_on(database, run.thread_id)) == before, door
                 assert till.paid == [], door
             await apply(stage.control, only(*NEEDS.get(door, ENTERING)))
             await enter(script, at)
             assert runs_on(database, run.thread_id) == 2, "what is permitted is done, as a run of its own"
             assert (await stage.status(run.run_id)).word == "cancelled"
+            said = [sentence.text for sentence in tell(stage.ledger(run.run_id))]
+            assert any(text.endswith(f"was not let {TOLD[door]}: No rule permits it.") for text in said), said
+        assert findings(database) == []
 
 
 async def test_stock_asks_nobody_at_any_door() -> None:

@@ -91,6 +91,13 @@ select * from control.run where tenant = %(tenant)s and thread_id = %(thread_id)
 select run_id from control.run
 where tenant = %(tenant)s and thread_id = %(thread_id)s and workflow is not null limit 1;
 
+-- :name last_on_thread
+-- The run of a workflow that was started last on a thread. No row: there never was one.
+-- locks: none
+select run_id from control.run
+where tenant = %(tenant)s and thread_id = %(thread_id)s and workflow is not null
+order by created_at desc, run_id limit 1;
+
 -- :name standing
 -- What time it is, and what of a run's questions and waits no attempt has delivered: the last of each says whether it
 -- is answered or fired.
