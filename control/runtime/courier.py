@@ -1,5 +1,8 @@
 """The courier delivers notices: at least once, each under the same id in every try, a bounded number of times.
 
+A sink whose last try here has failed is given a few tries at a time, so that one which never answers leaves room to the
+others; what comes beyond that is put off, and not counted.
+
 A try is counted before anything is sent, and what came of it is recorded after. A courier that dies between the two
 leaves a job that another is given: the receiver may then get the notice twice, and knows it by its id.
 """
@@ -8,9 +11,10 @@ from __future__ import annotations
 
 import logging
 import random
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, assert_never
+from typing import Any, Final, assert_never
 from uuid import UUID
 
 from control.core import webhook
@@ -23,6 +27,10 @@ from control.store.database import Database
 from control.store.notices import Try
 
 _log = logging.getLogger(__name__)
+FAILING_AT_ONCE: Final = 4
+_PUT_OFF_S: Final = (5.0, 15.0)
+_Sink = tuple[str, str | None]
+"""A tenant, and the id of one of its sinks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +45,25 @@ class Courier:
     tries_limit: int
     link: str | None
     kept: timedelta
+    busy: Counter[_Sink] = field(default_factory=Counter)
+    failing: set[_Sink] = field(default_factory=set)
 
     async def deliver(self, tenant: str, notice_id: UUID) -> timedelta | None:
-        """Try once. Returns after which time to try again; None where nothing is left to do."""
+        """Try once, or put it off. Returns after which time to try again; None where nothing is left to do."""
+        async with self.database.scope("control_command", tenant) as conn:
+            sink = tenant, await notices.sink_of(conn, tenant, notice_id)
+        if sink in self.failing and self.busy[sink] >= FAILING_AT_ONCE:
+            return timedelta(seconds=random.uniform(*_PUT_OFF_S))
+        self.busy[sink] += 1
+        try:
+            return await self._deliver(sink, notice_id)
+        finally:
+            self.busy[sink] -= 1
+            if not self.busy[sink]:
+                del self.busy[sink]
+
+    async def _deliver(self, sink: _Sink, notice_id: UUID) -> timedelta | None:
+        tenant, _ = sink
         async with self.database.scope("control_command", tenant) as conn:
             trying = await notices.begin(conn, tenant, notice_id)
         if trying is None:
@@ -49,10 +73,12 @@ class Courier:
         try:
             await self._send(trying)
         except Undelivered as error:
+            self.failing.add(sink)
             return await self._undelivered(trying, error)
         except Exception as error:  # a fault of ours is the notice's too: it is tried again, and counted
             _log.exception("notice %s could not be sent", notice_id)
             return await self._undelivered(trying, Undelivered(f"It could not be sent: {type(error).__name__}."))
+        self.failing.discard(sink)
         await self._settle(trying, delivered=True)
         return None
 

@@ -63,6 +63,13 @@ class Told:
         return "failed" if self.failed_at else "trying" if self.tries else "waiting"
 
 
+async def sink_of(conn: AsyncConnection[Any], tenant: str, notice_id: UUID) -> str | None:
+    """The id of the sink that the notice is for; None where there is no such notice."""
+    given = {"tenant": tenant, "notice_id": notice_id}
+    row = await (await conn.cursor(row_factory=dict_row).execute(_SQL["addressed_to"], given)).fetchone()
+    return row["sink_id"] if row else None
+
+
 async def begin(conn: AsyncConnection[Any], tenant: str, notice_id: UUID) -> Try | None:
     """Count a try, and say what is to be told and where. None: it is settled already, or there is no such notice."""
     cursor = conn.cursor(row_factory=dict_row)

@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import timedelta
 from email import message_from_bytes
 from typing import Any, Final
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -27,9 +28,11 @@ from control.runtime.commands import Control
 from control.runtime.commands.notify import add_sink, list_sinks, log, remove_sink, rotate_secret, try_sink
 from control.runtime.commands.reassign import set_assignee
 from control.runtime.commands.start import start
+from control.runtime.courier import FAILING_AT_ONCE, Courier
+from control.runtime.webhook import Undelivered
 from control.sdk import Rung
 from control.store import runs
-from control.store.notices import Told
+from control.store.notices import Told, try_out
 from control.testing import clock
 from control.testing.stage import staged, tester
 from tests.notify.receivers import MailServer, Received, WebServer, mail_server, web_server
@@ -303,6 +306,50 @@ _OLD: Final = """
 insert into control.notice (tenant, sink_id, event, made_at, {})
 select 'default', %s, 'test', now() - make_interval(days => %s), now() from generate_series(1, %s)
 """
+
+
+class Switchboard:
+    """Webhooks without a network. fails: at once. Otherwise a send lasts until `answer`."""
+
+    def __init__(self) -> None:
+        self.fails, self.answer, self.sent = True, asyncio.Event(), list[str]()
+
+    async def send(self, url: str, *_: Any) -> None:
+        if self.fails:
+            raise Undelivered("It did not answer within 0.2 s.")
+        self.sent.append(url)
+        await self.answer.wait()
+
+
+async def test_a_sink_that_fails_leaves_room_to_the_others(database: str) -> None:
+    """Until it is told something again, it has a few of a worker's tries, and what is put off is not counted as one."""
+    async with staged(database, {}, work=False) as stage:
+        switchboard: Any = Switchboard()
+        courier = Courier(stage.app.database, switchboard, None, 12, None, timedelta(days=1))
+        dead, alive = [await hooked(stage.control, f"https://{name}.example/", "asked") for name in ("dead", "alive")]
+
+        async def told_to(sink: str) -> UUID:
+            async with stage.control.transaction() as conn:
+                return await try_out(conn, "default", sink)
+
+        assert await courier.deliver("default", await told_to(dead[0])) is not None, "it is tried again"
+        switchboard.fails = False
+        waiting = [await told_to(dead[0]) for _ in range(FAILING_AT_ONCE + 1)]
+        tries = [asyncio.create_task(courier.deliver("default", one)) for one in waiting[:-1]]
+        await until(lambda: _so(len(switchboard.sent) == FAILING_AT_ONCE), "each has begun")
+        assert await courier.deliver("default", waiting[-1]) is not None
+        tries.append(asyncio.create_task(courier.deliver("default", await told_to(alive[0]))))
+        await until(lambda: _so("https://alive.example/" in switchboard.sent), "another sink is told")
+        switchboard.answer.set()
+        assert await asyncio.gather(*tries) == [None] * (FAILING_AT_ONCE + 1)
+        assert len(switchboard.sent) == FAILING_AT_ONCE + 1 and not courier.busy and not courier.failing
+        left = {notice.notice_id: notice.tries for notice in await log(stage.control)}
+        assert left[waiting[-1]] == 0
+        assert await courier.deliver("default", waiting[-1]) is None
+
+
+async def _so(holds: bool) -> bool:
+    return holds
 
 
 async def test_a_removed_sink_is_told_nothing_more(database: str, web: WebServer) -> None:

@@ -6,6 +6,11 @@ select tenant, sink_id, 'test', control.clock() from control.sink
 where tenant = %(tenant)s and sink_id = %(sink_id)s and removed_at is null
 returning notice_id;
 
+-- :name addressed_to
+-- Which sink a notice is for. No row: there is no such notice.
+-- locks: none
+select sink_id from control.notice where tenant = %(tenant)s and notice_id = %(notice_id)s;
+
 -- :name begin
 -- Counts one more try of a notice that is not settled, and gives everything it tells, and to whom. No row: nothing is
 -- left to do. The ledger's entry and the question may have been erased since.
