@@ -40,15 +40,17 @@ async def test_no_run_is_lost_or_doubled_while_workers_are_killed(runs: int, dat
 
 @pytest.mark.parametrize("runs", [200, pytest.param(2_000, marks=PROVE)])
 async def test_no_run_is_lost_or_doubled_while_postgres_restarts(runs: int, own_server: Path, tmp_path: Path) -> None:
+    """No core has any rest here either: whoever is slow to come back to a new server is not dead."""
     databases = Databases(partial(ensure, own_server))
     with databases.cloned() as database:
         campaign = Campaign(
             chosen := seed(), mixed(chosen, runs), GRAPHS, every_s=(0.5, 1.5), restart_share=0.6, per_s=12,
-            limit_s=60 + runs / 2, settings=BLAMELESS,
+            limit_s=100 + runs / 2, burners=None, settings=BLAMELESS,
         )  # fmt: skip
         toll = await rage(campaign, database, tmp_path, restart=lambda mode: restart(own_server, mode=mode))
         assert_right(campaign, toll, database, tmp_path)
         assert toll.restarts > 0
+        assert toll.idle.share is None or toll.idle.share <= IDLE_AT_MOST
     databases.close()
 
 
