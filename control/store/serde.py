@@ -9,7 +9,7 @@ anything is stored (`store.redaction`).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import ormsgpack
@@ -36,6 +36,7 @@ _IDENTITY: Final[
     ("langgraph.types", "Command"): "goto",
 }
 _UNPACK: Final = ormsgpack.OPT_NON_STR_KEYS
+_TUPLE: Final = ormsgpack.packb(["builtins", "tuple", 0])[:-1]  # what a packed tuple opens with
 
 
 class StrictSerializer(JsonPlusSerializer):
@@ -58,6 +59,7 @@ class StrictSerializer(JsonPlusSerializer):
         self._types.update(types)
         self._packing = Packing(self._types)
         super().__init__(allowed_msgpack_modules=self._types)
+        self._unpack_ext_hook = _tuples_first(self._unpack_ext_hook)
 
     def dumps_typed(self, obj: Any, *, channel: str = "") -> tuple[str, bytes]:
         """The value as (format, bytes), redacted. Raises `state-not-serialisable` and `type-not-allowed`, which name
@@ -108,3 +110,14 @@ def _restored(blanked: Any, given: Any, identity: str | int | None) -> Any:
     if isinstance(identity, int) and isinstance(given, list):
         return [*blanked[:identity], given[identity], *blanked[identity + 1 :]]
     return blanked
+
+
+def _tuples_first(build: Callable[[int, bytes], Any]) -> Callable[[int, bytes], Any]:
+    """LangGraph's reading, but a tuple is built without being looked up, which takes longer than building it."""
+
+    def hook(code: int, data: bytes) -> Any:
+        if code == jsonplus.EXT_CONSTRUCTOR_SINGLE_ARG and data.startswith(_TUPLE):
+            return tuple(ormsgpack.unpackb(data, ext_hook=hook, option=_UNPACK)[2])
+        return build(code, data)
+
+    return hook

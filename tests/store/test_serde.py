@@ -9,7 +9,7 @@ import pickle
 import re
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -19,7 +19,8 @@ from zoneinfo import ZoneInfo
 
 import ormsgpack
 import pytest
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.documents import Document
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.runnables.utils import AddableDict
 from langgraph.checkpoint.serde import jsonplus
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
@@ -165,6 +166,16 @@ def test_stock_langgraph_reads_a_tuple_too() -> None:
 def test_what_langchain_means_as_a_text_or_a_dict_is_one() -> None:
     back = there_and_back(StrictSerializer(), {"said": AIMessage("hi").text, "added": AddableDict(a=1), "who": (1,)})
     assert shape(back) == shape({"said": "hi", "added": {"a": 1}, "who": (1,)})
+
+
+def test_what_changes_before_it_is_packed_is_known() -> None:
+    """The README says so of each. pydantic makes plain data of a field whose type it does not know."""
+    paris = datetime(2026, 1, 2, tzinfo=ZoneInfo("Europe/Paris"))
+    artifact = ToolMessage("x", tool_call_id="1", artifact=[Document("p"), (1, 2)])
+    back = there_and_back(StrictSerializer(), [bytearray(b"x"), paris, artifact])
+    assert type(back[0]) is bytes
+    assert back[1] == paris and back[1].utcoffset() == paris.utcoffset() and type(back[1].tzinfo) is timezone
+    assert back[2].artifact[0]["page_content"] == "p" and back[2].artifact[1] == (1, 2)
 
 
 @pytest.mark.parametrize(
