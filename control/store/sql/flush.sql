@@ -63,7 +63,7 @@ with admitted as materialized (
         as e(i, nth, kind, actor, body)
     join admitted a using (i)
 ), chained as (
-    select *,
+    select i, nth, tenant, run_id, seq, at, kind, actor, epoch, body, digest, -- not the link: it would be made twice
            control.chain(case nth when 1 then -- long
            control.chain_step(ledger_hash, link)
            else link end) over (partition by i order by nth) -- long
