@@ -279,7 +279,7 @@ async def test_an_answer_is_not_given_to_the_next_question(database: str, cues: 
             await decide(stage.control, run_id, Word.ANSWERED, answer={"amount": 9}, interrupt_id=first["First?"])
         await decide(stage.control, run_id, Word.ANSWERED, answer={"amount": 2}, interrupt_id=second["Second?"])
         await stage.until(run_id, "succeeded")
-        assert await said(stage, run_id) == ["a", ["first", 1], ["second", 2], "z"]
+        assert await said(stage, run_id) == ["a", ("first", 1), ("second", 2), "z"]
 
 
 async def test_an_answer_is_not_given_to_the_next_question_after_a_kill(database: str, cues: Cues, troupe: Any) -> None:
@@ -300,7 +300,7 @@ async def test_an_answer_is_not_given_to_the_next_question_after_a_kill(database
         assert [sentence.split("”")[0] for sentence in told.because] == ["“Second?"]
         await decide(stage.control, run_id, Word.ANSWERED, answer={"amount": 2}, interrupt_id=second)
         await stage.until(run_id, "succeeded")
-        assert await said(stage, run_id) == ["a", ["first", 1], ["second", 2], "z"]
+        assert await said(stage, run_id) == ["a", ("first", 1), ("second", 2), "z"]
         assert stage.kinds(run_id).count("asked") == 2
 
 
