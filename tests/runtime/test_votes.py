@@ -122,7 +122,7 @@ async def test_two_of_three_approve_and_the_third_is_told_who_did(database: str)
             await approve(stage, run_id, "cleo", "finance", interrupt_id=question)
         assert late.value.problem.status == 409 and late.value.facts["decided_by"] == "ana, ben"
         await stage.until(run_id, "succeeded")
-        assert await said(stage, run_id) == [[True, "ana, ben", None]]
+        assert await said(stage, run_id) == [(True, "ana, ben", None)]
         votes = of_kind(stage, run_id, "voted")
         assert [(vote.actor, vote.body["vote"], vote.body["roles"]) for vote in votes] == [
             ("ana", "yes", ["finance"]),
@@ -137,7 +137,7 @@ async def test_one_no_settles_it(database: str) -> None:
         await approve(stage, run_id, "ana")
         await decide(acting(stage, "ben"), run_id, Word.REJECTED, note="too much")
         await stage.until(run_id, "succeeded")
-        assert await said(stage, run_id) == [[False, "ben", None]]
+        assert await said(stage, run_id) == [(False, "ben", None)]
         assert_books_balance(database)
 
 
@@ -182,7 +182,7 @@ async def test_a_stand_in_votes_between_two_instants_with_the_roles_that_were_le
             await approve(stage, run_id, "alice", **vote)
         await approve(stage, run_id, "cleo", "finance")
         await stage.until(run_id, "succeeded")
-        assert await said(stage, run_id) == [[True, "alice for bob, cleo", None]]
+        assert await said(stage, run_id) == [(True, "alice for bob, cleo", None)]
         assert_books_balance(database)
 
 
@@ -273,18 +273,18 @@ async def test_votes_agree_to_one_answer(database: str) -> None:
                 await approve(stage, run_id, "ben", answer=other)
         await approve(stage, run_id, "ben", answer={"eur": 5})
         await stage.until(run_id, "succeeded")
-        assert await said(stage, run_id) == [[True, "ana, ben", {"eur": 5}]]
+        assert await said(stage, run_id) == [(True, "ana, ben", {"eur": 5})]
 
 
-SILENCE: Final[list[tuple[dict[str, Any], list[Any], str]]] = [
-    ({}, [False, "clock", None], "deny"),
-    ({"on_timeout": "default", "answer": Amount, "default": Amount(eur=1)}, [True, "clock", {"eur": 1}], "default"),
+SILENCE: Final[list[tuple[dict[str, Any], tuple[Any, ...], str]]] = [
+    ({}, (False, "clock", None), "deny"),
+    ({"on_timeout": "default", "answer": Amount, "default": Amount(eur=1)}, (True, "clock", {"eur": 1}), "default"),
 ]
 
 
 @pytest.mark.parametrize(("gate", "outcome", "word"), SILENCE, ids=["deny", "default"])
 async def test_silence_comes_to_what_was_said_and_a_late_answer_is_refused(
-    gate: dict[str, Any], outcome: list[Any], word: str, database: str
+    gate: dict[str, Any], outcome: tuple[Any, ...], word: str, database: str
 ) -> None:
     """While nobody lives to notice, and once it is on record."""
     async with staged(database, {"pay": gated(expires_in=HOUR, quorum=2, **gate)}, work=False) as stage:
@@ -337,7 +337,7 @@ async def test_each_rung_survives_a_restart(database: str) -> None:
         await approve(stage, run_id, "dan", "lead")
         async with stage.working():
             await stage.until(run_id, "succeeded")
-        assert await said(stage, run_id) == [[True, "dan", None]]
+        assert await said(stage, run_id) == [(True, "dan", None)]
 
 
 async def until_rung(stage: Stage, run_id: UUID, rung: int) -> None:
