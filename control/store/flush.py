@@ -131,8 +131,7 @@ class Flusher:
     async def write(self, item: Item) -> int:
         """Queue the item and wait for its commit; returns the run's version. FIFO per run.
 
-        Raises `claim-lost`, `run-moved` (endings only), `value-not-storable`, `write-deadly`,
-        `database-away`.
+        Raises `claim-lost`, `run-moved` (endings only), `value-not-storable`, `write-deadly`, `database-away`.
         """
         await self.enqueue(item)
         return await item.written
@@ -250,12 +249,15 @@ class Flusher:
             self._tenants = None  # a refused statement takes the setting back with it
             if not _lost(error):
                 return await self._isolate(batch, error, flight)
+            costly = answers and conn.broken  # not so where it takes no writes, is full, or has settled a deadlock
             if misled(error):
                 await conn.close()
             flight.lost += 1
             _log.warning("flush %s lost a try: %s", flight.number, told(error))
-            if answers and _deadly(batch, flight):
-                self._fail(items, WRITE_DEADLY.because(f"It cost {_DEADLY} that had just answered: {told(error)}."))
+            if costly and _deadly(batch, flight):
+                self._fail(
+                    items, WRITE_DEADLY.because(f"It cost {_DEADLY} connections that had just answered: {told(error)}.")
+                )
                 return []
             if not late:
                 return [items] if flight.lost <= _TOGETHER else list(batch.groups.values())
