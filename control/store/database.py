@@ -8,7 +8,7 @@ keep state in their session and use the direct address.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -151,7 +151,8 @@ async def acting(conn: AsyncConnection[Any], role: Role, tenant: str) -> AsyncIt
     try:
         yield
     except BaseException:
-        await conn.rollback()
+        with suppress(psycopg.Error):  # where the connection is gone it must not take the place of what went wrong
+            await conn.rollback()
         raise
     await conn.commit()
 

@@ -18,7 +18,6 @@ commit in the order they were made, because there is one flush at a time.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import logging
 from collections import Counter, deque
@@ -78,6 +77,14 @@ class _Flight:
     lost: int = 0
     blamed: Counter[Fence] = field(default_factory=Counter)
 
+    def deadly(self, batch: Batch) -> bool:
+        """Whether it is this run's write that costs the connections."""
+        if len(batch.groups) > 1:
+            return False
+        [fence] = batch.groups
+        self.blamed[fence] += 1
+        return self.blamed[fence] >= _DEADLY
+
 
 class Flusher:
     """The one writer of a process. Used from one event loop, between `start` and `stop`.
@@ -123,8 +130,7 @@ class Flusher:
         await self._drained.wait()
         if self._task:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.wait([self._task])
         if self._conn:
             await self._conn.close()
 
@@ -168,7 +174,11 @@ class Flusher:
             await self._filled.wait()
             await asyncio.sleep(0)  # the rest of this step's writes are a turn of the loop away
             if batch := self._take():
-                await self._flush(batch)
+                try:
+                    await self._flush(batch)
+                except Exception as error:  # a fault of ours: a flusher that ended would leave its writers waiting
+                    _log.exception("a flush failed")
+                    self._fail([item for item in batch if not item.written.done()], error)
             else:
                 await asyncio.sleep(_BUSY_S)  # all that is queued waits for locks
             self._rest()
@@ -254,7 +264,7 @@ class Flusher:
                 await conn.close()
             flight.lost += 1
             _log.warning("flush %s lost a try: %s", flight.number, told(error))
-            if costly and _deadly(batch, flight):
+            if costly and flight.deadly(batch):
                 self._fail(
                     items, WRITE_DEADLY.because(f"It cost {_DEADLY} connections that had just answered: {told(error)}.")
                 )
@@ -361,15 +371,6 @@ class Flusher:
 
 def _lost(error: Exception) -> bool:
     return isinstance(error, psycopg.Error) and lost(error)
-
-
-def _deadly(batch: Batch, flight: _Flight) -> bool:
-    """Whether it is this run's write that costs the connections."""
-    if len(batch.groups) > 1:
-        return False
-    [fence] = batch.groups
-    flight.blamed[fence] += 1
-    return flight.blamed[fence] >= _DEADLY
 
 
 def _refused(writes: Iterable[asyncio.Future[int]]) -> Exception | None:

@@ -288,6 +288,23 @@ async def test_a_database_that_takes_no_writes_for_a_while_is_waited_for(
     written_once(database, fence, 1)
 
 
+async def test_a_fault_of_our_own_is_told_and_the_flusher_goes_on(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fence, other = claimed(database), claimed(database)
+    async with installation(database) as app:
+
+        async def forgetful(*given: Any) -> Any:
+            monkeypatch.undo()
+            return {}
+
+        monkeypatch.setattr(app.flusher, "_commit", forgetful)
+        with pytest.raises(KeyError):
+            await put(app, under(fence))
+        await put(app, under(other))
+    written_once(database, other, 1)
+
+
 def name(conninfo: str) -> str:
     [(found,)] = execute(conninfo, "select quote_ident(current_database())")
     return str(found)
