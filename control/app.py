@@ -133,7 +133,7 @@ def notifications(settings: Settings, database: Database) -> Queue:
     timeout_s, mail = settings.notify_timeout_s, settings.smtp_url
     post = Post(mail.get_secret_value(), settings.smtp_sender, timeout_s, threads) if mail else None
     tries, link, kept = settings.notify_tries_limit, settings.notify_link, timedelta(days=settings.notify_kept_days)
-    courier = Courier(database, webhooks(settings, threads), post, tries, link, kept)
+    courier = Courier(database, webhooks(settings, threads), post, tries, link, kept, timeout_s)
     lost_after = timedelta(seconds=settings.lease_s)
     return Queue(database.address, courier.deliver, at_once=_AT_ONCE, lost_after=lost_after)
 

@@ -144,10 +144,14 @@ class Settings(BaseSettings):
         " and {interrupt_id}.",
     )
     notify_tries_limit: _Limit = _ours(
-        12, "How often a notification is tried; with the waits between, twelve tries take about two hours."
+        12,
+        "How often a notification is tried. With the waits between, twelve tries take about two and a half hours, and"
+        " longer where hundreds wait for one sink that does not answer: it has four of a worker's tries at a time.",
     )
     notify_kept_days: _Limit = _ours(
-        90, "For how many days it is known what became of a notification. Older ones go as others are delivered."
+        90,
+        "For how many days after it was made it is known what became of a notification. Older ones go as others of"
+        " their tenant are delivered or given up.",
     )
     notify_timeout_s: _Span = _ours(10.0, "How long one try of a notification may take.")
 

@@ -17,7 +17,8 @@ TEST: Final = "test"
 """The event of a notice that somebody sent to try a sink out."""
 
 _FIRST: Final = timedelta(seconds=5)
-_LONGEST: Final = timedelta(hours=1)
+LONGEST: Final = timedelta(hours=1)
+"""The longest wait for a try, give or take a quarter."""
 _TITLE: Final = 200  # characters, in a mail's subject
 _SAYS: Final = {
     Event.ASKED: "A question is open",
@@ -120,7 +121,7 @@ def next_try(tries: int, *, limit: int, luck: float) -> timedelta | None:
     """
     if tries >= limit:
         return None
-    return min(_FIRST * (1 << min(tries - 1, 30)), _LONGEST) * (0.75 + luck / 2)
+    return min(_FIRST * (1 << min(tries - 1, 30)), LONGEST) * (0.75 + luck / 2)
 
 
 def _quoted(value: str) -> str:

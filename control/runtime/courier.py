@@ -1,7 +1,8 @@
 """The courier delivers notices: at least once, each under the same id in every try, a bounded number of times.
 
 A sink whose last try here has failed is given a few tries at a time, so that one which never answers leaves room to the
-others; what comes beyond that is put off, and not counted.
+others. What comes beyond that is put off, and not counted: each behind those put off before it, by as long as tries to
+such a sink may take, up to an hour. However many wait for it, they come back no faster than they could be tried.
 
 A try is counted before anything is sent, and what came of it is recorded after. A courier that dies between the two
 leaves a job that another is given: the receiver may then get the notice twice, and knows it by its id.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -18,7 +20,7 @@ from typing import Any, Final, assert_never
 from uuid import UUID
 
 from control.core import webhook
-from control.core.notice import next_try
+from control.core.notice import LONGEST, next_try
 from control.core.sink import SinkKind
 from control.runtime.mail import Post
 from control.runtime.webhook import Undelivered, Webhooks
@@ -28,7 +30,6 @@ from control.store.notices import Try
 
 _log = logging.getLogger(__name__)
 FAILING_AT_ONCE: Final = 4
-_PUT_OFF_S: Final = (5.0, 15.0)
 _Sink = tuple[str, str | None]
 """A tenant, and the id of one of its sinks."""
 
@@ -36,7 +37,8 @@ _Sink = tuple[str, str | None]
 @dataclass(frozen=True, slots=True)
 class Courier:
     """post: None where no mail server is set. link: the template of `Notice.link`. kept: how long it is known what
-    became of a notice; each that is settled takes some older ones with it, so that they cannot pile up.
+    became of a notice, from when it was made; each that is settled takes some older ones with it, so that they cannot
+    pile up. try_s: how long one try may take. failing: until when (`time.monotonic`) those for a sink are put off.
     """
 
     database: Database
@@ -45,15 +47,16 @@ class Courier:
     tries_limit: int
     link: str | None
     kept: timedelta
+    try_s: float
     busy: Counter[_Sink] = field(default_factory=Counter)
-    failing: set[_Sink] = field(default_factory=set)
+    failing: dict[_Sink, float] = field(default_factory=dict)
 
     async def deliver(self, tenant: str, notice_id: UUID) -> timedelta | None:
         """Try once, or put it off. Returns after which time to try again; None where nothing is left to do."""
         async with self.database.scope("control_command", tenant) as conn:
             sink = tenant, await notices.sink_of(conn, tenant, notice_id)
         if sink in self.failing and self.busy[sink] >= FAILING_AT_ONCE:
-            return timedelta(seconds=random.uniform(*_PUT_OFF_S))
+            return self._put_off(sink)
         self.busy[sink] += 1
         try:
             return await self._deliver(sink, notice_id)
@@ -61,6 +64,14 @@ class Courier:
             self.busy[sink] -= 1
             if not self.busy[sink]:
                 del self.busy[sink]
+
+    def _put_off(self, sink: _Sink) -> timedelta:
+        """Until those before it may have been tried, give or take a quarter."""
+        now = time.monotonic()
+        after_s = max(self.failing[sink] - now, 0) + self.try_s / FAILING_AT_ONCE
+        after_s = min(after_s, LONGEST.total_seconds())
+        self.failing[sink] = now + after_s
+        return timedelta(seconds=after_s * random.uniform(0.75, 1.25))
 
     async def _deliver(self, sink: _Sink, notice_id: UUID) -> timedelta | None:
         tenant, _ = sink
@@ -73,12 +84,12 @@ class Courier:
         try:
             await self._send(trying)
         except Undelivered as error:
-            self.failing.add(sink)
+            self.failing.setdefault(sink, time.monotonic())
             return await self._undelivered(trying, error)
         except Exception as error:  # a fault of ours is the notice's too: it is tried again, and counted
             _log.exception("notice %s could not be sent", notice_id)
             return await self._undelivered(trying, Undelivered(f"It could not be sent: {type(error).__name__}."))
-        self.failing.discard(sink)
+        self.failing.pop(sink, None)
         await self._settle(trying, delivered=True)
         return None
 

@@ -98,11 +98,12 @@ def jobs(conninfo: str) -> int:
         return int(found)
 
 
-def hurry(conninfo: str) -> None:
-    """Let what waits for its next try be tried now."""
+def hurry(conninfo: str, *, by: timedelta | None = None) -> None:
+    """Let what waits for its next try be tried now; `by`: so much sooner."""
     with psycopg.connect(conninfo) as conn:
         conn.execute("set search_path = control_queue")
-        conn.execute("update procrastinate_jobs set scheduled_at = now() where status = 'todo'")
+        sooner = "coalesce(scheduled_at - %s::interval, now())"
+        conn.execute(f"update procrastinate_jobs set scheduled_at = {sooner} where status = 'todo'", (by,))
         conn.execute('select pg_notify(\'procrastinate_any_queue_v1\', \'{"type": "job_inserted", "job_id": 0}\')')
         conn.execute('select pg_notify(\'procrastinate_queue_v1#notices\', \'{"type":"job_inserted","job_id":0}\')')
 
@@ -325,7 +326,7 @@ async def test_a_sink_that_fails_leaves_room_to_the_others(database: str) -> Non
     """Until it is told something again, it has a few of a worker's tries, and what is put off is not counted as one."""
     async with staged(database, {}, work=False) as stage:
         switchboard: Any = Switchboard()
-        courier = Courier(stage.app.database, switchboard, None, 12, None, timedelta(days=1))
+        courier = Courier(stage.app.database, switchboard, None, 12, None, timedelta(days=1), 10.0)
         dead, alive = [await hooked(stage.control, f"https://{name}.example/", "asked") for name in ("dead", "alive")]
 
         async def told_to(sink: str) -> UUID:
@@ -346,6 +347,48 @@ async def test_a_sink_that_fails_leaves_room_to_the_others(database: str) -> Non
         left = {notice.notice_id: notice.tries for notice in await log(stage.control)}
         assert left[waiting[-1]] == 0
         assert await courier.deliver("default", waiting[-1]) is None
+
+
+async def test_a_backlog_for_a_sink_that_never_answers_comes_back_no_faster_than_it_is_tried(
+    database: str, web: WebServer
+) -> None:
+    """Four tries of two seconds each at a time: within a quarter of a minute thirty come back, and not all of them."""
+    backlog, quarter = 300, timedelta(seconds=15)
+    web.go.clear()
+    async with staged(database, {}, notify_timeout_s=2.0, **HERE) as stage:
+        sink_id, _ = await hooked(stage.control, web.url, "asked")
+        with psycopg.connect(database) as conn:
+            conn.execute(_WAITING, (sink_id, backlog))
+        await until(lambda: _so(idle(database)), "each of them was taken once", timeout_s=60)
+        before = taken(database)
+        assert before >= backlog
+        hurry(database, by=quarter)
+        await until(lambda: _so(idle(database)), "what came back was taken", timeout_s=60)
+        again, tried = taken(database) - before, sum(notice.tries for notice in await log(stage.control, limit=backlog))
+        assert 0 < again < backlog / 2, "each costs the database several transactions"
+        assert 0 < tried < backlog / 2, "what is put off is not counted as a try"
+        web.go.set()
+
+
+_WAITING: Final = """
+insert into control.notice (tenant, sink_id, event, made_at)
+select 'default', %s, 'test', now() from generate_series(1, %s)
+"""
+
+
+def idle(conninfo: str) -> bool:
+    """Whether no job is due."""
+    with psycopg.connect(conninfo) as conn:
+        waiting = "select from control_queue.procrastinate_jobs where status = 'todo'"
+        return conn.execute(f"{waiting} and coalesce(scheduled_at, now()) <= now()").fetchone() is None
+
+
+def taken(conninfo: str) -> int:
+    """How often a job was taken; of those that are not done yet."""
+    with psycopg.connect(conninfo) as conn:
+        query = "select count(*) from control_queue.procrastinate_events where type = 'started'"
+        (found,) = conn.execute(query).fetchone() or (0,)
+        return int(found)
 
 
 async def _so(holds: bool) -> bool:
