@@ -78,14 +78,15 @@ def revoke(
     only: Annotated[bool, typer.Option("--only", help="Not what was made with it.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Revoke a key and what was made with it: refused from the next use on."""
+    """Revoke a key and what was made with it: refused from the next use on. Of a revoked one, what is left below it."""
     from control.runtime.commands.keys import revoke_key
 
     gone = with_control(ctx, lambda control: revoke_key(control, key_id, only=only))
     if as_json:
         output.emit(_json(gone.key) | {"besides": [*map(_json, gone.besides)], "left": [*map(_json, gone.left)]})
         return
-    output.say(f"Revoked: {gone.key.key_id}, which stood for {gone.key.principal.actor}.")
+    said = "Revoked before" if gone.before else "Revoked"
+    output.say(f"{said}: {gone.key.key_id}, which stood for {gone.key.principal.actor}.")
     for key in gone.besides:
         output.say(f"Revoked: {key.key_id}, which stood for {key.principal.actor}, and was made with {key.made_with}.")
     for key in gone.left:

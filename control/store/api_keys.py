@@ -27,7 +27,7 @@ KEY_REVOKED: Final = Problem(
     code="key-revoked",
     status=409,
     title="The key was revoked before",
-    next_step="Nothing is left to do: it has not been accepted since.",
+    next_step="It has not been accepted since; without `--only`, what is still valid of those made with it goes too.",
 )
 _SQL: Final = read("api_keys")
 _NOBODY: Final = ""  # no tenant is called so

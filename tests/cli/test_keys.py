@@ -81,8 +81,9 @@ def test_what_was_made_with_a_revoked_key_is_named(cli: Cli) -> None:
         f"Revoked: {second['key_id']}, which stood for service:ci.",
         f"Still valid: {third['key_id']}, which stands for service:cd, made with {second['key_id']}.",
     ]
+    assert cli("keys", "revoke", first["key_id"], "--only").code == 0
     assert cli("keys", "revoke", first["key_id"]).out.splitlines() == [
-        f"Revoked: {first['key_id']}, which stood for ana.",
+        f"Revoked before: {first['key_id']}, which stood for ana.",
         f"Revoked: {third['key_id']}, which stood for service:cd, and was made with {second['key_id']}.",
     ]
     assert cli("runs", CONTROL_TOKEN=third["key"]).code == REFUSED

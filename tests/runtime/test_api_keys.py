@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from control.app import authentication
-from control.core.api_key import Wanted, presented
+from control.core.api_key import ApiKey, Wanted, presented
 from control.core.principal import PrincipalKind
 from control.core.problem import Refusal
 from control.policy.cedar import default_text
@@ -181,6 +181,35 @@ async def test_what_the_rules_keep_from_being_revoked_is_left_and_named(database
         )
         with pytest.raises(Refusal, match="pager"):
             await revoke_key(stage.control, kept.key_id)
+        still = await revoke_key(stage.control, first.key_id)
+        assert (still.before, still.besides, [key.key_id for key in still.left]) == (True, [], [kept.key_id])
+        await apply(stage.control, default_text())
+        assert [key.key_id for key in (await revoke_key(stage.control, first.key_id)).besides] == [kept.key_id]
+        with pytest.raises(Refusal) as told:
+            await revoke_key(stage.control, first.key_id)
+        assert told.value.code == "key-revoked", "nothing is left of it"
+
+
+async def test_what_is_left_of_a_key_revoked_alone_goes_when_it_is_revoked_again(database: str) -> None:
+    wanted = replace(WANTED, roles=frozenset({"admin"}), scopes=None)
+    async with installation(database) as (stage, authenticated):
+
+        async def made_with(text: str) -> tuple[ApiKey, str]:
+            return await create_key(replace(stage.control, principal=await authenticated.principal(text)), wanted)
+
+        first, one = await create_key(stage.control, wanted)
+        second, two = await made_with(one)
+        third, three = await made_with(two)
+        alone = await revoke_key(stage.control, first.key_id, only=True)
+        with pytest.raises(Refusal) as told:
+            await revoke_key(stage.control, first.key_id, only=True)
+        assert told.value.code == "key-revoked"
+        assert (await authenticated.principal(three)).key == third.key_id, "each is still valid"
+        await revoke_key(stage.control, second.key_id, only=True)
+        rest = await revoke_key(stage.acting("admin", id="ben"), first.key_id)
+        assert (rest.key.revoked_at, rest.before, rest.left) == (alone.key.revoked_at, True, [])
+        assert [(key.key_id, key.revoked_by) for key in rest.besides] == [(third.key_id, "ben")]
+        assert (await refused(authenticated, three)).code == "credential-expired"
 
 
 async def test_a_key_of_another_tenant_is_not_there(database: str) -> None:

@@ -21,9 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Revoked:
-    """What is revoked: a key, and what was made with it, however far down. `left` was, and is still valid."""
+    """What is revoked: a key, and what was made with it, however far down. `left` was, and is still valid. before: the
+    key itself had been revoked.
+    """
 
     key: ApiKey
+    before: bool
     besides: list[ApiKey]
     left: list[ApiKey]
 
@@ -59,20 +62,23 @@ async def list_keys(control: Control, *, ended: bool = False, limit: int = 100) 
 
 async def revoke_key(control: Control, key_id: str, *, only: bool = False) -> Revoked:
     """End a key, from its next use on, and with it what was made with it, unless `only` this one is meant. Of that,
-    what the rules keep from being revoked is left. Raises `no-such-key`, `not-permitted`, `key-revoked`.
+    what the rules keep from being revoked is left. Of one that was revoked before, what is still valid below it goes
+    now. Raises `no-such-key`, `not-permitted`, and `key-revoked` where nothing is left to revoke.
     """
     async with control.transaction() as conn:
         await api_keys.serialise(conn, control.tenant)
         key, authority = await api_keys.get(conn, control.tenant, key_id), await control.authority(conn)
         authority.require(Action.MANAGE_KEYS, _about(key))
-        gone = await api_keys.revoke(conn, control.tenant, key_id, by=control.by)
+        before, below = key.revoked_at is not None, await api_keys.made_with(conn, control.tenant, key_id)
+        if only or not before or not below:
+            key = await api_keys.revoke(conn, control.tenant, key_id, by=control.by)
         besides, left = list[ApiKey](), list[ApiKey]()
-        for made in await api_keys.made_with(conn, control.tenant, key_id):
+        for made in below:
             if only or not isinstance(authority.judge(Action.MANAGE_KEYS, _about(made)), Permit):
                 left.append(made)
             else:
                 besides.append(await api_keys.revoke(conn, control.tenant, made.key_id, by=control.by))
-        return Revoked(gone, besides, left)
+        return Revoked(key, before, besides, left)
 
 
 def _about(key: ApiKey) -> Resource:
