@@ -1,4 +1,4 @@
-"""Graphs that pay what a person has approved, at a price that may move while they wait."""
+"""Graphs that pay what a person has approved, at a price that may move while they wait: ours, and plain LangGraph's."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from langgraph.graph import START, StateGraph
+from langgraph.types import interrupt
 from typing_extensions import TypedDict
 
 from control.sdk import aeffect, afact, approval
@@ -20,7 +21,7 @@ class State(TypedDict, total=False):
 @dataclass
 class Till:
     """What reached the other side. price: where no fact says it, as in plain LangGraph. before: done between the yes
-    and the effect, once. args: others of `approval`.
+    and the effect, once. args: others of `approval`; plain LangGraph's question only says them.
     """
 
     args: Mapping[str, Any] = field(default_factory=dict)
@@ -50,16 +51,35 @@ class Till:
         )
         if not decision.approved:
             return {"paid": "no"}
-        if self.before is not None:
-            done, self.before = self.before, None
-            await done()
+        await self._meanwhile()
         for name in self.effects:
             await aeffect(name, lambda _: self.call(price), key=name, guarded_by=decision)
         return {"paid": price}
 
+    async def pay_plainly(self, _: State) -> State:
+        """The same with nothing of ours: a bare `interrupt`, and the calls."""
+        price = self.price
+        self.shown.append(price)
+        answer = interrupt({"title": "Pay?", "action": {"name": "pay", "amount": price}, **self.args})
+        if answer["decision"] != "approve":
+            return {"paid": "no"}
+        await self._meanwhile()
+        for _name in self.effects:
+            self.call(price)
+        return {"paid": price}
+
+    async def _meanwhile(self) -> None:
+        if self.before is not None:
+            done, self.before = self.before, None
+            await done()
+
 
 def paying(till: Till) -> Any:
     return StateGraph(State).add_node("pay", till.pay).add_edge(START, "pay")
+
+
+def plainly(till: Till) -> Any:
+    return StateGraph(State).add_node("pay", till.pay_plainly).add_edge(START, "pay")
 
 
 HOUR = timedelta(hours=1)

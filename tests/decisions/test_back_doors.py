@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
-from langgraph.types import Command, StateUpdate
+from langgraph.types import Command, StateUpdate, interrupt
 
 from control.core.problem import Refusal
 from control.core.story import tell
@@ -26,8 +26,10 @@ STOCK: Any = {"configurable": {"thread_id": "t"}}
 YES: Any = {"decision": "approve"}
 
 
-def two_steps(till: Till) -> Any:
-    """It asks whether it may pay, and pays in the next node, as graphs without a control plane do."""
+def two_steps(till: Till, *, plain: bool = False) -> Any:
+    """It asks whether it may pay, and pays in the next node, as graphs without a control plane do. plain: it asks as
+    they do, too.
+    """
 
     async def ask(state: State) -> Command[Any]:
         till.shown.append(40)
@@ -35,6 +37,8 @@ def two_steps(till: Till) -> Any:
         return Command(goto="pay" if decision.approved else END)
 
     async def pay(_: State) -> State:
+        if plain:
+            return Command(goto="pay" if interrupt({"pay": 40})["decision"] == "approve" else END)
         till.paid.append(40)
         return {}
 
@@ -72,7 +76,7 @@ async def test_stock_pays_through_each_of_them() -> None:
     paid = []
     for open_door in DOORS.values():
         till = Till()
-        graph = two_steps(till).compile(checkpointer=InMemorySaver())
+        graph = two_steps(till, plain=True).compile(checkpointer=InMemorySaver())
         await graph.ainvoke({}, STOCK)
         await open_door(graph, STOCK)
         await graph.ainvoke(None, STOCK)
@@ -205,7 +209,7 @@ async def test_stock_asks_nobody_at_any_door() -> None:
     """Of a thread that was given up while it asked: each writes to it, or begins a node."""
     for door, enter in BESIDES.items():
         till = Till()
-        graph = two_steps(till).compile(checkpointer=InMemorySaver())
+        graph = two_steps(till, plain=True).compile(checkpointer=InMemorySaver())
         await graph.ainvoke({}, STOCK)
         before = len(list(graph.get_state_history(STOCK))), len(till.shown)
         await enter(graph, STOCK)
@@ -215,7 +219,7 @@ async def test_stock_asks_nobody_at_any_door() -> None:
 async def test_stock_opens_every_door_of_what_has_ended() -> None:
     """Stock knows of no end: whatever the graph was told while it asked, the next call goes on with it."""
     till = Till()
-    graph = two_steps(till).compile(checkpointer=InMemorySaver())
+    graph = two_steps(till, plain=True).compile(checkpointer=InMemorySaver())
     await graph.ainvoke({}, STOCK)
     await graph.ainvoke(Command(resume=YES), STOCK)
     await graph.ainvoke(Command(goto="pay"), STOCK)
