@@ -11,14 +11,15 @@ from control.core.verdict import Permit
 from control.policy.port import Resource
 from control.runtime.authority import Authority
 from control.runtime.rules_in_force import in_force
-from control.store import runs
+from control.store import runs, verdicts
 from control.store.database import Connection
 from control.store.writers import Permitting
 
 
 def permits(principal: Principal) -> Permitting:
     """Asks policy, as this principal. A refusal is put on record in the ledger of the last run on the thread, ended or
-    not. What is returned refuses with `not-permitted` or `agreement-needed`, and raises `policy-invalid`.
+    not; the same one again once an hour at most. What is returned refuses with `not-permitted` or `agreement-needed`,
+    and raises `policy-invalid`.
     """
 
     async def permit(conn: Connection, action: Action, threads: Sequence[str]) -> Refusal | None:
@@ -28,8 +29,8 @@ def permits(principal: Principal) -> Permitting:
             verdict = authority.judge(action, on)
             if not isinstance(verdict, Permit):
                 if run := await runs.lock_last_on(conn, principal.tenant, thread_id):
-                    entry = ("refused", principal.actor, authority.refused(action, on, verdict))
-                    await runs.append(conn, run, [entry], at=await runs.now(conn))
+                    body, at = authority.refused(action, on, verdict), await runs.now(conn)
+                    await verdicts.put_refusal(conn, run, body, actor=principal.actor, at=at)
                 return authority.refusal(action, on, verdict)
         return None
 

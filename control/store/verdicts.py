@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
-from control.store.runs import Run
+from control.store.runs import Run, append
 from control.store.sql import read
 
 _SQL: Final = read("verdicts")
+_ONCE_IN: Final = timedelta(hours=1)
+_LOOKED_BACK: Final = 200  # entries of a ledger
 
 
 async def judged(conn: AsyncConnection[Any], run: Run, key: str) -> dict[str, Any] | None:
@@ -24,6 +27,16 @@ async def starter_roles(conn: AsyncConnection[Any], run: Run) -> list[str] | Non
     found = await _body(conn, "starter", run.key())
     request = (found or {}).get("request")
     return request["principal"]["roles"] if request else None
+
+
+async def put_refusal(conn: AsyncConnection[Any], run: Run, body: dict[str, Any], *, actor: str, at: datetime) -> None:
+    """Put it on record in the ledger of a locked run that policy refused something (`Authority.refused`), once an hour
+    at most: whoever tries again and again could make the ledger as long as he likes.
+    """
+    given = {"actor": actor, "action": body["action"], "policy": body["policy"], "since": at - _ONCE_IN}
+    cursor = await conn.execute(_SQL["refused_lately"], run.key(**given, limit=_LOOKED_BACK))
+    if await cursor.fetchone() is None:
+        await append(conn, run, [("refused", actor, body)], at=at)
 
 
 async def _body(conn: AsyncConnection[Any], name: str, params: dict[str, Any]) -> dict[str, Any] | None:

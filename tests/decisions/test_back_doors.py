@@ -10,15 +10,19 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, StateUpdate, interrupt
 
+from control.core.action import Action
+from control.core.principal import Principal
 from control.core.problem import Refusal
 from control.core.story import tell
+from control.runtime.back_doors import permits
 from control.runtime.commands.cancel import cancel
 from control.runtime.commands.facts import set_fact
 from control.runtime.commands.policy import apply
 from control.runtime.commands.start import start
 from control.sdk import approval
+from control.testing.clock import advance
 from control.testing.stage import staged
-from tests.decisions.paying import State, Till, paying
+from tests.decisions.paying import HOUR, State, Till, paying
 from tests.decisions.test_binding import stock_asks
 from tests.decisions.test_returned import findings
 
@@ -33,12 +37,12 @@ def two_steps(till: Till, *, plain: bool = False) -> Any:
 
     async def ask(state: State) -> Command[Any]:
         till.shown.append(40)
+        if plain:
+            return Command(goto="pay" if interrupt({"pay": 40})["decision"] == "approve" else END)
         decision = approval("Pay?", action={"pay": 40}, on_yes="Paid.", on_no="Not paid.")
         return Command(goto="pay" if decision.approved else END)
 
     async def pay(_: State) -> State:
-        if plain:
-            return Command(goto="pay" if interrupt({"pay": 40})["decision"] == "approve" else END)
         till.paid.append(40)
         return {}
 
@@ -142,7 +146,33 @@ async def test_copying_and_deleting_take_permissions_of_their_own(roles: list[st
                 await act
             assert told.value.code == "not-permitted" and told.value.problem.status == 403
         refused = [entry.body["action"] for entry in stage.ledger(run.run_id) if entry.kind == "refused"]
-        assert refused == ["copy_thread", *["delete_thread"] * 3] and findings(database) == []
+        assert refused == ["copy_thread", "delete_thread"] and findings(database) == []
+
+
+async def test_who_tries_again_and_again_does_not_fill_the_ledger(database: str) -> None:
+    """The same refusal is on record once an hour; another action, another actor and another policy are another one."""
+    async with staged(database, {"pay": paying(Till()).compile()}, local_roles=["operator"]) as stage:
+        run = await start(stage.control, "pay", {})
+        await stage.until(run.run_id, "awaiting_approval")
+        await cancel(stage.control, run.run_id)
+        before = len(stage.kinds(run.run_id))
+
+        async def tries(principal: Principal, action: Action) -> list[str]:
+            """Three times; the actors of all that is on record by now."""
+            for _ in range(3):
+                async with stage.control.transaction() as conn:
+                    assert await permits(principal)(conn, action, [run.thread_id]) is not None
+            return [entry.actor for entry in stage.ledger(run.run_id)[before:] if entry.kind == "refused"]
+
+        ana, ben = (Principal(name, "default", roles=frozenset({"operator"})) for name in ("ana", "ben"))
+        assert await tries(ana, Action.DELETE_THREAD) == ["ana"]
+        assert await tries(ben, Action.DELETE_THREAD) == ["ana", "ben"]
+        assert await tries(ana, Action.COPY_THREAD) == ["ana", "ben", "ana"]
+        await apply(stage.control, only())
+        assert await tries(ben, Action.DELETE_THREAD) == ["ana", "ben", "ana", "ben"]
+        await advance(database, HOUR)
+        assert await tries(ben, Action.DELETE_THREAD) == ["ana", "ben", "ana", "ben", "ben"]
+        assert findings(database) == []
 
 
 BESIDES: Any = DOORS | {

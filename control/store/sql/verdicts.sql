@@ -12,3 +12,15 @@ order by seq desc limit 1;
 -- What is on record of whoever started the run: the ledger's first entry, unless it was erased.
 -- locks: none
 select body from control.ledger where tenant = %(tenant)s and run_id = %(run_id)s and seq = 1;
+
+-- :name refused_lately
+-- Whether this version of the policy refused this action to this actor since an instant, by the newest entries of the
+-- run's ledger: so many of them at most are read.
+-- locks: none
+select from (
+    select kind, actor, at, body from control.ledger
+    where tenant = %(tenant)s and run_id = %(run_id)s order by seq desc limit %(limit)s
+) newest
+where kind = 'refused' and actor = %(actor)s and at > %(since)s
+  and body::jsonb ->> 'action' = %(action)s and body::jsonb ->> 'policy' = %(policy)s
+limit 1;
