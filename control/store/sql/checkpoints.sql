@@ -4,6 +4,8 @@
 -- where the version is news to the node it triggers; of Sends and of recorded answers the first bytes, which hold the
 -- node and the number. Every lookup is an index probe; LATERAL with LIMIT or an aggregate keeps the planner from
 -- joining whole tables, and the array in a subselect from taking a thousand ids for a cost worth compiling (JIT) for.
+-- What a probe compares with is a plain column: under row security no expression may reach the index, and OFFSET 0
+-- keeps the planner from making it one again.
 -- channels: {name, node, version, version seen, inline, in updated_channels, type, size}; channel_blobs beside it.
 -- sends: the beginning of each Send in __pregel_tasks.
 -- writes: {checkpoint_ns, task_id, task_path, channel, type, xmin, deferred}; write_blobs beside it. `deferred` is for
@@ -105,10 +107,13 @@ left join lateral (
      where w.thread_id = t.thread_id and w.checkpoint_ns > '' order by w.checkpoint_ns limit 1)
     union all
     select (select w.checkpoint_ns from checkpoint_writes w
-            where w.thread_id = t.thread_id
-              and w.checkpoint_ns > case when s.ns like '%%:%%' then split_part(s.ns, ':', 1) || ':g' else s.ns end
+            where w.thread_id = t.thread_id and w.checkpoint_ns > p.past
             order by w.checkpoint_ns limit 1)
-    from space s where s.ns is not null
+    from (
+      select case when s.ns like '%%:%%' then split_part(s.ns, ':', 1) || ':g' else s.ns end as past
+      from space s where s.ns is not null
+      offset 0
+    ) p
   ),
   bounds (low, high, since) as (
     select s.ns, s.ns, h.checkpoint_id from space s where s.ns not like '%%:%%'
@@ -147,14 +152,12 @@ left join lateral (
 left join lateral (
   -- By probes as well: for all beyond the head the planner expects a third of the thread, and reads the whole table.
   with recursive beyond (id) as (
-    (select w.checkpoint_id from checkpoint_writes w
-     where w.thread_id = t.thread_id and w.checkpoint_ns = '' and w.checkpoint_id > coalesce(h.checkpoint_id, '')
-     order by w.checkpoint_id limit 1)
+    select coalesce(h.checkpoint_id, '')
     union all
     select (select w.checkpoint_id from checkpoint_writes w
             where w.thread_id = t.thread_id and w.checkpoint_ns = '' and w.checkpoint_id > b.id
             order by w.checkpoint_id limit 1)
     from beyond b where b.id is not null
   )
-  select count(id) as orphan_writes from beyond
+  select count(id) - 1 as orphan_writes from beyond
 ) o on true
