@@ -3,10 +3,11 @@
 The format is LangGraph's MessagePack, and what it cannot tell apart is handled here: a tuple, an OrderedDict, a Counter
 and numpy's float64 are written as types to be built again (stock LangGraph reads them so too, or as the plain data
 within where it is strict), any other subclass of a builtin is refused, and so are classes that may not be read back,
-exceptions, half characters and dictionary keys of other types than plain ones. The packer itself meets them all, so
-that a value which is only plain data costs nothing more; where a dictionary has keys that are no texts, its keys are
-looked at once more. Only what the packer takes as bytes without asking is not seen: a bytearray or a memoryview within
-another value comes back as bytes.
+exceptions, half characters, dictionary keys of other types than plain ones, arrays of more than numbers, and models and
+dataclasses that would not be built again whole (`store.rebuilding`). The packer itself meets them all, so that a value
+which is only plain data costs nothing more; where a dictionary has keys that are no texts, its keys are looked at once
+more. Only what the packer takes as bytes without asking is not seen: a bytearray or a memoryview within another value
+comes back as bytes.
 """
 
 from __future__ import annotations
@@ -32,8 +33,10 @@ from langgraph.checkpoint.serde._msgpack import SAFE_MSGPACK_TYPES
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 from langgraph.store.base import Item
 from langgraph.types import Send
+from pydantic import RootModel
 
 from control.core.problem import Problem, Refusal
+from control.store.rebuilding import dumping, lost
 
 NOT_SERIALISABLE: Final = Problem(
     code="state-not-serialisable",
@@ -60,9 +63,11 @@ _NOT_A_TEXT: Final = "Dict key must be str"  # what the packer says of such a ke
 _KEYS: Final = frozenset({str, int, float, bool, bytes, type(None), TextAccessor})
 _BUILTINS: Final = (str, int, float, bytes, bytearray, tuple, list, dict)
 _AS_PLAIN: Final[dict[type, Way]] = {TextAccessor: str, AddableDict: dict}  # LangChain's own, meant to be just that
+_DICTS: Final = {dict, *(kind for kind, way in _AS_PLAIN.items() if way is dict)}
 _LEAVES: Final = (
     Path, UUID, Decimal, IPv4Address, IPv4Network, IPv6Address, IPv6Network, date, time, timedelta, timezone, ZoneInfo,
 )  # fmt: skip
+_ARRAY: Final = ("numpy", "ndarray")
 _DEEPEST: Final = 40  # steps of a path that is shown
 
 
@@ -116,11 +121,12 @@ class Packing:
             return self._refuse(kind, f"would come back as {plain.__name__}")
         code, parts, *method = _parts(kind)
         if code is None:
-            return jsonplus._msgpack_default if self._leaf(kind) else self._refuse(kind)
+            way = _array if named == _ARRAY else jsonplus._msgpack_default
+            return way if self._leaf(kind) else self._refuse(kind)
         if not self._readable(kind):
             return self._refuse(kind)
-        if dataclasses.is_dataclass(kind) and named not in SAFE_MSGPACK_TYPES and not _built_by_its_fields(kind):
-            return self._refuse(kind, "has fields that its constructor does not take, and would come back as dict")
+        if named not in SAFE_MSGPACK_TYPES and (why := lost(kind)):
+            return self._refuse(kind, why)
         return self._built(named, code, parts, *method)
 
     def _built(self, named: tuple[str, str], code: int, parts: Way, *method: str) -> Way:
@@ -147,6 +153,12 @@ class Packing:
         module = sys.modules.get(kind.__module__)
         return named in self._types and (module is None or getattr(module, kind.__name__, None) is kind)
 
+    def _why(self, value: Any) -> str | None:
+        """Why a value may not be written: because of its class or, of an array, its parts."""
+        kind = type(value)
+        array = (kind.__module__, kind.__name__) == _ARRAY
+        return self._refused.get(kind) or (_lost_of_array(value) if array else None)
+
     def _refusal(self, value: Any, channel: str) -> Refusal:
         place, culprit = self._culprit(value)
         kind = type(culprit)
@@ -154,7 +166,7 @@ class Packing:
         parts = [f"channel {channel!r}"] * bool(channel) + [f"at {place}"] * bool(place)
         where = f" ({', '.join(parts)})" if parts else ""
         facts = {"type": f"{kind.__module__}.{kind.__name__}", "channel": channel or None, "place": place}
-        if why := self._refused.get(kind):
+        if why := self._why(culprit):
             return TYPE_NOT_ALLOWED.because(f"{name} {why}{where}.", **facts)
         try:
             self._packed(culprit)
@@ -189,7 +201,7 @@ class _OddKey(TypeError):
 
 def _check_keys(value: Any) -> None:
     """Look at the keys of what the packer takes without asking. It has packed them, so that nothing holds itself."""
-    if type(value) is dict:
+    if type(value) in _DICTS:
         for key in value:
             if (odd := _odd(key)) is not None:
                 kind = type(odd)
@@ -203,10 +215,16 @@ def _check_keys(value: Any) -> None:
 def _only_texts(parts: list[Any]) -> bool:
     """Whether every key within is a text, which the packer tells sooner than a look at each would."""
     try:
-        ormsgpack.packb(parts, default=lambda _: None, option=_STRICT)
+        ormsgpack.packb(parts, default=_plain, option=_STRICT)
     except ormsgpack.MsgpackEncodeError:
         return False
     return True
+
+
+def _plain(value: Any) -> Any:
+    """What counts of a value here: nothing, if it packs what is within by itself and has been looked at there."""
+    way = _AS_PLAIN.get(type(value))
+    return way(value) if way else None
 
 
 def _odd(key: Any) -> Any:
@@ -221,8 +239,10 @@ def _parts(kind: Any) -> tuple[Any, ...]:
 
     In LangGraph's order, which counts for a class that answers to several of these.
     """
+    if isinstance(kind, type) and issubclass(kind, RootModel):
+        return jsonplus.EXT_CONSTRUCTOR_SINGLE_ARG, dumping(kind)  # its dump may be no dict
     if callable(getattr(kind, "model_dump", None)):
-        return jsonplus.EXT_PYDANTIC_V2, lambda value: value.model_dump(), "model_validate_json"
+        return jsonplus.EXT_PYDANTIC_V2, dumping(kind), "model_validate_json"
     if callable(getattr(kind, "get_secret_value", None)):
         return jsonplus.EXT_CONSTRUCTOR_SINGLE_ARG, lambda value: value.get_secret_value()
     if callable(getattr(kind, "dict", None)):
@@ -250,8 +270,17 @@ def _sent(value: Send) -> list[Any]:
     return [value.node, value.arg] if timeout is None else [value.node, value.arg, timeout]
 
 
-def _built_by_its_fields(kind: Any) -> bool:
-    return all(field.init for field in dataclasses.fields(kind))
+def _array(value: Any) -> Any:
+    if why := _lost_of_array(value):
+        raise TypeError(why)
+    return jsonplus._msgpack_default(value)
+
+
+def _lost_of_array(value: Any) -> str | None:
+    """LangGraph writes an array's memory, and of the type of its parts a short name."""
+    if value.dtype.hasobject:
+        return "holds objects, and would come back as None"
+    return "has named fields, and would come back without their names" if value.dtype.names else None
 
 
 def _within(value: Any) -> Iterator[tuple[str, Any]]:
@@ -270,4 +299,6 @@ def _within(value: Any) -> Iterator[tuple[str, Any]]:
         case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
             yield from ((f".{field.name}", getattr(value, field.name)) for field in dataclasses.fields(value))
         case _ if callable(getattr(value, "model_dump", None)):
-            yield from ((f".{name}", part) for name, part in value.model_dump().items())
+            dump = value.model_dump()
+            fields = dump if isinstance(dump, dict) and not isinstance(value, RootModel) else {}
+            yield from ((f".{name}", part) for name, part in fields.items()) if fields else _within(dump)

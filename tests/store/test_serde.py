@@ -20,12 +20,13 @@ from zoneinfo import ZoneInfo
 import ormsgpack
 import pytest
 from langchain_core.documents import Document
-from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.runnables.utils import AddableDict
 from langgraph.checkpoint.serde import jsonplus
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 from langgraph.types import Command, Interrupt, Send
-from pydantic import BaseModel, SecretStr
+from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field, RootModel, SecretStr, computed_field
+from pydantic.alias_generators import to_camel
 
 from control.core.problem import Refusal
 from control.store.redaction import Redaction
@@ -95,7 +96,99 @@ class Halved:
     half: float = dataclasses.field(init=False, default=0)
 
 
-OURS = [(__name__, kind.__name__) for kind in (Inner, Outer, Model, Colour, Word, Pair, Shape, Level, Halved)]
+@dataclasses.dataclass
+class Seeded:
+    whole: int
+    seed: dataclasses.InitVar[int]
+
+
+@dataclasses.dataclass(init=False)
+class ByHand:
+    whole: int
+
+    def __init__(self, half: int) -> None:
+        self.whole = 2 * half
+
+
+@dataclasses.dataclass(init=False)
+class ByHandToo:
+    whole: int
+
+    def __init__(self, whole: int, *, loudly: bool = False) -> None:
+        self.whole = whole
+
+
+class Roots(RootModel[list[Inner]]):
+    pass
+
+
+class Anything(RootModel[Any]):
+    pass
+
+
+class Holder(BaseModel):
+    said: list[BaseMessage]
+    known: list[AnyMessage]
+    held: Any
+    _seen: int = 0
+
+
+class Rooted(RootModel[dict[str, int]]):
+    pass
+
+
+class Camel(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel)
+    first_name: str = ""
+
+
+class People(BaseModel):
+    by_age: dict[int, list[Camel]] = {}
+    either: int = Field(1, validation_alias=AliasChoices("either", "or"))
+
+
+class ByName(BaseModel):
+    model_config = ConfigDict(populate_by_name=True)
+    people: People | None = Field(None, alias="people!")
+
+
+class Skewed(BaseModel):
+    read: str = Field("", validation_alias="a", serialization_alias="b")
+
+
+class Deep(BaseModel):
+    read: str = Field("", validation_alias=AliasPath("a", 0))
+
+
+class Silent(BaseModel):
+    said: str = ""
+    secret: str = Field("", exclude=True)
+
+
+class Listening(BaseModel):
+    to: tuple[Silent | None, ...] = ()
+
+
+class Area(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    side: int
+
+    @computed_field
+    def size(self) -> int:
+        return self.side**2
+
+
+class Halves(BaseModel):
+    of: Halved
+
+
+OURS = [
+    (__name__, kind.__name__)
+    for kind in (
+        Inner, Outer, Model, Colour, Word, Pair, Shape, Level, Halved, Seeded, ByHand, ByHandToo, Roots, Rooted, Camel,
+        People, ByName, Skewed, Deep, Silent, Listening, Area, Halves, Holder,
+    )
+]  # fmt: skip
 
 
 def there_and_back(serde: StrictSerializer, value: Any) -> Any:
@@ -113,7 +206,9 @@ def there_and_back(serde: StrictSerializer, value: Any) -> Any:
         Level.LOW, Pair(1, (2, 3)), (), (1, ("a", [(2,)])), {(1, ("a", None)): {2: b"x", 1.5: True}},
         frozenset({(1, 2)}), OrderedDict(b=1, a=(2,)), Counter("aab"), deque([(1,), 2], maxlen=3), -0.0,
         Send("node", (1, [2])), float("inf"), re.compile("a+", re.I), _DeltaSnapshot([(1,)]), IPv4Address("1.2.3.4"),
-        time(1, 2), date.max,
+        time(1, 2), date.max, ByHandToo(1), Roots([Inner(1)]), Roots([]), Rooted({}), Rooted({"root": 1}),
+        Camel(firstName="x"), People.model_validate({"by_age": {1: [{"firstName": "x"}]}, "or": 2}),
+        ByName(people=People(either=3)),
     ],
     ids=repr,
 )  # fmt: skip
@@ -178,6 +273,15 @@ def test_what_changes_before_it_is_packed_is_known() -> None:
     assert back[2].artifact[0]["page_content"] == "p" and back[2].artifact[1] == (1, 2)
 
 
+def test_what_a_models_dump_leaves_out_is_known() -> None:
+    """The README says so of each. To see it would take a look at each value."""
+    holder = Holder(said=[AIMessage("hi", id="1")], known=[AIMessage("hi", id="1")], held=Inner(1))
+    holder._seen = 3
+    back = there_and_back(StrictSerializer(OURS), holder)
+    assert type(back.said[0]) is BaseMessage and back.known == holder.known
+    assert back.held == {"n": 1} and back._seen == 0
+
+
 @pytest.mark.parametrize(
     ("value", "why"),
     [
@@ -189,6 +293,15 @@ def test_what_changes_before_it_is_packed_is_known() -> None:
         (defaultdict(list), "collections.defaultdict would come back as dict"),
         (ValueError("x"), "ValueError would come back as a text"),
         (Halved(3), rf"{__name__}.Halved has fields that its constructor does not take, and would come back as dict"),
+        (Seeded(1, 2), rf"{__name__}.Seeded is made from more than its fields, and would come back as dict"),
+        (ByHand(3), rf"{__name__}.ByHand has fields that its constructor does not take, and would come back as dict"),
+        (Skewed(a="x"), rf"{__name__}.Skewed would come back without Skewed.read, whose alias its dump does not know"),
+        (Deep(a=["x"]), rf"{__name__}.Deep would come back without Deep.read, whose alias its dump does not know"),
+        (Silent(), rf"{__name__}.Silent would come back without Silent.secret, which is excluded from its dump"),
+        (Listening(), rf"{__name__}.Listening would come back without Silent.secret, which is excluded from its dump"),
+        (Area(side=2), rf"{__name__}.Area would be given Area.size, which it computes"),
+        (Halves(of=Halved(1)), rf"{__name__}.Halves would lose fields of Halved that its constructor does not take"),
+        (AddableDict({Text("x"): 1}), rf"a dictionary's key of type {__name__}.Text would change"),
         ({Text("x"): 1}, rf"a dictionary's key of type {__name__}.Text would change"),
         ({Word.YES: 1}, rf"a dictionary's key of type {__name__}.Word would change"),
         ({(1, Level.LOW): 1}, rf"a dictionary's key of type {__name__}.Level would change"),
@@ -219,6 +332,22 @@ def test_what_the_format_has_no_words_for_is_refused_with_its_place(value: Any) 
     with pytest.raises(Refusal, match=r"at \['log'\]\[1\]") as refusal:
         StrictSerializer().dumps_typed({"log": ["fine", value]})
     assert refusal.value.code == "state-not-serialisable"
+
+
+def test_a_model_of_a_list_is_refused_with_the_place_within() -> None:
+    with pytest.raises(Refusal, match=r"object: .* \(at \['all'\]\[1\]\)"):
+        StrictSerializer([(__name__, "Anything")]).dumps_typed({"all": Anything([1, object()])})
+
+
+def test_arrays_that_numpy_alone_could_read_are_refused() -> None:
+    numpy = pytest.importorskip("numpy")
+    serde = StrictSerializer()
+    assert (there_and_back(serde, [numpy.arange(4.0)])[0] == numpy.arange(4.0)).all()
+    with pytest.raises(Refusal, match=r"ndarray holds objects, .* \(at \[0\]\)") as refusal:
+        serde.dumps_typed([numpy.array([{}, None])])
+    assert refusal.value.code == "type-not-allowed"
+    with pytest.raises(Refusal, match="ndarray has named fields"):
+        serde.dumps_typed(numpy.zeros(2, dtype=[("a", "i4"), ("b", "f8")]))
 
 
 def test_a_class_that_is_allowed_later_is_packed_then() -> None:
@@ -320,6 +449,15 @@ def test_secrets_are_blanked_wherever_a_value_holds_them(serde: StrictSerializer
             Inner(3),
         ],
     )  # fmt: skip
+
+
+def test_secrets_are_blanked_in_what_is_built_again(serde: StrictSerializer) -> None:
+    blank = "*" * len(KEY)
+    given = (KEY, OrderedDict([(KEY, (1, KEY))]), Counter([KEY]), Roots([]), [(("deep", KEY),)])
+    kept = (blank, OrderedDict([(blank, (1, blank))]), Counter([blank]), Roots([]), [(("deep", blank),)])
+    back = there_and_back(serde, given)
+    assert back == kept
+    assert shape(back) == shape(kept)
 
 
 def test_what_langgraph_finds_things_by_is_no_secret() -> None:
