@@ -56,7 +56,8 @@ async def standing(control: Control, run_id: UUID, *, close: bool = False) -> St
     from control.store.checkpoints import heads
 
     async with control.transaction() as conn:
-        now = await control.read(conn, run_id)
+        authority = await control.authority(conn)
+        now = await control.read(conn, run_id, authority=authority)
         run, facts = now.run, now.facts
         head = (await heads(conn, [run.thread_id]))[run.thread_id] if run.worker_id is not None else None
         asking = (*(ask.node for ask in facts.asks), *(wait.node for wait in facts.waits))
@@ -65,7 +66,7 @@ async def standing(control: Control, run_id: UUID, *, close: bool = False) -> St
             facts,
             now.status,
             now.at,
-            await control.authority(conn),
+            authority,
             nodes=head.next if head else tuple(dict.fromkeys(asking)),
             questions=tuple(await questions.open_approvals(conn, run)) if close else (),
             effects=tuple(await listing.effects(conn, control.tenant, run_id)) if close else (),

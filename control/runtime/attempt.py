@@ -317,7 +317,7 @@ class Attempt:
             run = await runs.read_run(conn, self.claimed.tenant, self.claimed.run_id)
             if run.epoch != self.claimed.epoch:
                 raise CLAIM_LOST.because(f"Epoch {self.claimed.epoch} was replaced.", run=str(run.run_id))
-            asked, now = await runs.standing(conn, run)
+            asked, now, _ = await runs.standing(conn, run)
             if any(wait.kind is WaitKind.SIGNAL for wait in asked.waits):
                 run = await self._fire(conn, at=now)
                 asked = await runs.questions(conn, run)

@@ -19,19 +19,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from control.core.execution import Execution
-from control.core.facts import (
-    Ask,
-    AskKind,
-    Claim,
-    Facts,
-    Fit,
-    Order,
-    Outcome,
-    OutcomeKind,
-    Progress,
-    Wait,
-    WaitKind,
-)
+from control.core.facts import Ask, AskKind, Claim, Facts, Fit, Order, Outcome, OutcomeKind, Progress, Wait, WaitKind
 from control.core.failure import FailureClass
 from control.core.ledger import canonical
 from control.core.predicate import Predicate
@@ -256,9 +244,14 @@ async def questions(conn: AsyncConnection[Any], run: Run) -> Questions:
     return (await standing(conn, run))[0]
 
 
-async def standing(conn: AsyncConnection[Any], run: Run) -> tuple[Questions, datetime]:
-    """The open questions and waits of a run, and what time it is."""
-    row = await _row(conn, "standing", **run.key())
+async def standing(
+    conn: AsyncConnection[Any], run: Run, *, grace: timedelta | None = None
+) -> tuple[Questions, datetime, bool]:
+    """The open questions and waits of a run, what time it is, and whether the process that holds its claim lives.
+
+    grace: the time that such a process has to come back after a restart of the server; without it none is asked after.
+    """
+    row = await _row(conn, "standing", **run.key(worker_id=run.worker_id if grace else None, grace=grace))
     assert row is not None, "the query always has a row"
     asks, waits = row["asks"] or (), row["waits"] or ()
     asked = Questions(
@@ -286,7 +279,7 @@ async def standing(conn: AsyncConnection[Any], run: Run) -> tuple[Questions, dat
         ),
         ready=sum(ask[-1] for ask in asks) + sum(wait[-1] for wait in waits),
     )
-    return asked, row["now"]
+    return asked, row["now"], row["alive"]
 
 
 _instant: Final = datetime.fromisoformat

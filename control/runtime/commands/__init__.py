@@ -143,17 +143,19 @@ class Control:
         where = (await self.authority(conn)).visible().where
         return await runs.find_run(conn, self.tenant, name, where=where, stall_after=self.stall_after)
 
-    async def read(self, conn: Connection, run_id: UUID) -> Now:
-        """A run that the principal may read, as it stands. Raises `no-such-run`."""
+    async def read(self, conn: Connection, run_id: UUID, *, authority: Authority | None = None) -> Now:
+        """A run that the principal may read, as it stands. Raises `no-such-run`.
+
+        authority: what `authority` returned in this transaction, where the caller needs it as well.
+        """
         now = await self.look(conn, await runs.read_run(conn, self.tenant, run_id))
-        if not (await self.authority(conn)).sees(*now.seen):
+        if not (authority or await self.authority(conn)).sees(*now.seen):
             raise runs.unknown(run_id)
         return now
 
     async def look(self, conn: Connection, run: Run) -> Now:
         """The run as it stands, whoever may read it."""
-        asked, at = await runs.standing(conn, run)
-        alive = run.worker_id is None or await runs.worker_alive(conn, run, grace=self.failover_wait)
+        asked, at, alive = await runs.standing(conn, run, grace=self.failover_wait)
         facts = runs.facts_of(run, asked, crash_limit=self.crash_limit, alive=alive)
         status = derive(facts, now=at, stall_after=self.stall_after)
         if status.word is Status.QUEUED:

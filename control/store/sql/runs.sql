@@ -100,9 +100,11 @@ order by created_at desc, run_id limit 1;
 
 -- :name standing
 -- What time it is, and what of a run's questions and waits no attempt has delivered: the last of each says whether it
--- is answered or fired.
+-- is answered or fired. Where no claim is held, or none is asked after, its holder counts as alive.
 -- locks: none
 select control.clock() as now,
+       case when %(worker_id)s::uuid is null then true
+            else control.gone(%(worker_id)s::uuid, %(grace)s::interval) is null end as alive,
        (select jsonb_agg(jsonb_build_array(
             interrupt_id, kind, title, node, opened_at, case when not overdue then expires_at end, due_at,
                 coalesce(gate ->> 'quorum', '1')::int,
