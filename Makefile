@@ -39,7 +39,7 @@ bench: $(VENV)/dev.stamp  ## the measurements that the README quotes
 	@$(BIN)/python -m tests.bench $(ARGS)
 
 prove: $(VENV)/dev.stamp  ## the proofs in full size; takes hours
-	$(BIN)/python -m pytest -o faulthandler_timeout=0 -m prove $(ARGS)
+	$(BIN)/python -m pytest -o faulthandler_timeout=0 --hypothesis-profile proof -m prove $(ARGS)
 
 check: $(VENV)/dev.stamp  ## style, types and the rules of the house
 	$(BIN)/ruff check .

@@ -312,7 +312,7 @@ QUICK: Final = settings(
     max_examples=6, stateful_step_count=25, deadline=None, database=None, print_blob=True,
     phases=(Phase.explicit, Phase.generate), suppress_health_check=list(HealthCheck),
 )  # fmt: skip
-FULL: Final = settings(QUICK, max_examples=20, stateful_step_count=50)
+FULL: Final = settings(QUICK, max_examples=20, stateful_step_count=50, derandomize=False)
 MILLION: Final = 1_000_000
 CORES: Final = os.cpu_count() or 1
 
