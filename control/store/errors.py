@@ -87,6 +87,18 @@ def misled(error: Exception) -> bool:
     return isinstance(error, psycopg.Error) and _problem(error) is READ_ONLY
 
 
+def silent(error: Exception) -> bool:
+    """Whether the server gave no reason: of a broken connection, that it fell without a farewell."""
+    return isinstance(error, psycopg.Error) and error.sqlstate is None
+
+
+def farewell(notice: psycopg.errors.Diagnostic) -> bool:
+    """Whether a server ends the connection with this notice, for a reason of its own. After the crash of another
+    process, and in an immediate shutdown, it warns in this way, and the connection then falls in silence.
+    """
+    return _BY_STATE.get(notice.sqlstate or "") is DATABASE_AWAY
+
+
 def told(error: Exception) -> str:
     """The first line of what the driver says, without its full stop."""
     message = error.diag.message_primary if isinstance(error, psycopg.Error) else None

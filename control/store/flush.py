@@ -9,7 +9,8 @@ commit in the order they were made, because there is one flush at a time.
   and that run's items one by one, up to the one that is refused.
 - A lost connection is repeated with the same flush number, which the runs remember, so nothing is written twice. If it
   is lost again, the runs are tried one by one. A run whose write costs connection after connection, each of which had
-  just answered, fails alone and soon: nobody waits for it until the patience is over.
+  just answered and fell without a farewell, fails alone and soon: nobody waits for it until the patience is over.
+  Where the server says why (it is restarted, or another of its processes crashed), no write is to blame.
 - A flush is bounded, by items and by bytes, so that one run's large state holds its neighbours up only shortly.
 - The queue is bounded, by items and by bytes: beyond its limits writers wait, and with them the graphs that produce
   the writes.
@@ -30,7 +31,7 @@ import psycopg
 from control.core.problem import Problem
 from control.store.commit import commit
 from control.store.database import TENANTS
-from control.store.errors import DATABASE_AWAY, NOT_STORABLE, lost, misled, refusal, told
+from control.store.errors import DATABASE_AWAY, NOT_STORABLE, farewell, lost, misled, refusal, silent, told
 from control.store.item import Batch, Fence, Item
 from control.store.room import Room
 
@@ -56,7 +57,7 @@ _RETRY_S: Final = (0.02, 0.05, 0.1, 0.2, 0.4)  # then the last one again, until 
 _LINGER_S: Final = 0.02  # how long a write in no hurry waits for company
 _FEW: Final = 6  # runs that share a flush however few there are: to halve them would cost more than it wins
 _TOGETHER: Final = 1  # tries that may be lost before the batch's runs are tried one by one
-_DEADLY: Final = 5  # connections that answered, and were lost over the same run alone
+_DEADLY: Final = 5  # connections that answered, and fell in silence over the same run alone
 _HEAVY: Final = 4_000_000  # bytes: a flush takes no more, unless a single write is heavier than that
 _BUSY_S: Final = 0.005  # before a flush that found every one of its runs locked is tried again
 _log: Final = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ Connect = Callable[[], Awaitable[psycopg.AsyncConnection[Any]]]
 class _Flight:
     """The tries to write one batch, whole or run by run. All bear one number, which the runs remember, and share one
     patience. `lost` of them may have been committed, or be at work on the server still. `blamed`: how often a run
-    alone has cost a connection that had just answered.
+    alone has cost a connection that had just answered, and fell without a farewell.
     """
 
     number: int
@@ -110,6 +111,7 @@ class Flusher:
         self._drained.set()
         self._conn: psycopg.AsyncConnection[Any] | None = None
         self._tenants: list[str] | None = None
+        self._warned = False  # by the server, that it ends the connection
         self._task: asyncio.Task[None] | None = None
         self._locked: set[Fence] = set()
         self._written: set[Fence] = set()  # by the last flush
@@ -120,7 +122,7 @@ class Flusher:
     async def start(self) -> None:
         """Connect and begin. Raises `database-away`."""
         try:
-            self._conn = await self._connect()
+            await self._open()
         except psycopg.Error as error:
             raise refusal(error) or error from error
         self._task = asyncio.create_task(self._run(), name="flusher")
@@ -250,16 +252,16 @@ class Flusher:
         self, conn: psycopg.AsyncConnection[Any], items: list[Item], *, flight: _Flight, late: bool
     ) -> list[list[Item]]:
         """Write these in one transaction. Returns what must be tried again, as it is to be tried."""
-        batch, answers = Batch.of(items), False
+        batch, answered = Batch.of(items), False
         try:
-            await self._speak_for(conn, batch.tenants())
-            answers = True
+            answered = await self._speak_for(conn, batch.tenants())
             verdicts = await self._commit(conn, batch, flight.number)
         except Exception as error:  # whatever it is, these items brought it: the flusher itself must not end
             self._tenants = None  # a refused statement takes the setting back with it
             if not _lost(error):
                 return await self._isolate(batch, error, flight)
-            costly = answers and conn.broken  # not so where it takes no writes, is full, or has settled a deadlock
+            # A server that gives a reason blames nobody: it takes no writes, restarts, or a neighbour crashed it.
+            costly = answered and conn.broken and silent(error) and not self._warned
             if misled(error):
                 await conn.close()
             flight.lost += 1
@@ -351,15 +353,26 @@ class Flusher:
 
     async def _connection(self) -> psycopg.AsyncConnection[Any]:
         if self._conn is None or self._conn.broken or self._conn.closed:
-            self._tenants = None
-            self._conn = await self._connect()
+            return await self._open()
         return self._conn
 
-    async def _speak_for(self, conn: psycopg.AsyncConnection[Any], tenants: list[str]) -> None:
-        """Name the tenants whose runs are written. On a new connection it shows that this one answers."""
-        if tenants != self._tenants:
-            await conn.execute(TENANTS, {"tenants": ",".join(tenants)})
-            self._tenants = tenants
+    async def _open(self) -> psycopg.AsyncConnection[Any]:
+        self._tenants = None
+        self._conn = conn = await self._connect()
+        self._warned = False
+        conn.add_notice_handler(self._hear)
+        return conn
+
+    def _hear(self, notice: psycopg.errors.Diagnostic) -> None:
+        self._warned = self._warned or farewell(notice)
+
+    async def _speak_for(self, conn: psycopg.AsyncConnection[Any], tenants: list[str]) -> bool:
+        """Name the tenants whose runs are written. Whether that was asked and answered: on a new connection it is."""
+        if tenants == self._tenants:
+            return False
+        await conn.execute(TENANTS, {"tenants": ",".join(tenants)})
+        self._tenants = tenants
+        return True
 
     async def _commit(
         self, conn: psycopg.AsyncConnection[Any], batch: Batch, flush: int

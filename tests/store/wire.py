@@ -10,14 +10,20 @@ from pathlib import Path
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+_FAREWELL = b"SFATAL\0"  # how a message opens after which the server hangs up
+_BEFORE = 5  # bytes of it that come before: its kind and its length
+
 
 @dataclass
 class Wire:
-    """`conninfo` leads through it. While `swallowing`, what the server says is dropped, and `answered` is set."""
+    """`conninfo` leads through it. While `swallowing`, what the server says is dropped, and `answered` is set. While
+    `mute`, a connection that the server ends falls in silence: its last word, which gives the reason, is dropped.
+    """
 
     conninfo: str
     server: Path
     swallowing: bool = False
+    mute: bool = False
     open: bool = True
     answered: asyncio.Event = field(default_factory=asyncio.Event)
     _ends: set[asyncio.StreamWriter] = field(default_factory=set)
@@ -40,6 +46,9 @@ class Wire:
             while data := await source.read(1 << 16):
                 if answer and self.swallowing:
                     self.answered.set()
+                elif answer and self.mute and _FAREWELL in data:
+                    sink.write(data[: data.index(_FAREWELL) - _BEFORE])
+                    break
                 else:
                     sink.write(data)
         sink.close()
