@@ -29,7 +29,7 @@ from typing import Any, Final
 import psycopg
 
 from control.core.problem import Problem
-from control.store.commit import commit
+from control.store.commit import Untold, commit
 from control.store.database import TENANTS
 from control.store.errors import DATABASE_AWAY, NOT_STORABLE, farewell, lost, misled, refusal, silent, told
 from control.store.item import Batch, Fence, Item
@@ -383,7 +383,7 @@ class Flusher:
 
 
 def _lost(error: Exception) -> bool:
-    return isinstance(error, psycopg.Error) and lost(error)
+    return isinstance(error, Untold) or (isinstance(error, psycopg.Error) and lost(error))
 
 
 def _refused(writes: Iterable[asyncio.Future[int]]) -> Exception | None:

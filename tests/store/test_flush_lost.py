@@ -15,6 +15,7 @@ from control.app import App
 from control.core.ledger import verify
 from control.core.problem import Refusal
 from control.store import arrays
+from control.store.commit import _FATES, _rows
 from control.store.database import Address
 from control.store.flush import Flusher
 from control.store.item import Fence
@@ -303,6 +304,29 @@ async def test_runs_tried_one_by_one_are_not_written_again_where_a_lost_try_was_
     assert batches == [3, 3, 1, 1, 1]
     for fence in fences:
         written_once(database, fence, 1)
+
+
+async def test_a_flush_that_does_not_learn_of_its_busy_runs_writes_the_others_once(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is committed, though its last question failed and the connection lives."""
+    fence, busy, failing = claimed(database), claimed(database), iter(range(3))
+
+    async def refused(conn: Any, query: Any, params: Any) -> Any:
+        if query is _FATES and next(failing, None) is not None:
+            await conn.execute("select 1 / 0")
+        return await _rows(conn, query, params)
+
+    monkeypatch.setattr("control.store.commit._rows", refused)
+    async with installation(database) as app:
+        with psycopg.connect(database) as rival:
+            rival.execute("select from control.run where run_id = %s for update", (busy.run_id,))
+            late = asyncio.ensure_future(put(app, under(busy)))
+            await asyncio.gather(*(put(app, under(fence), step=step) for step in range(2)))
+            assert next(failing, None) is None, "all three have failed"
+        await late
+    for each, steps in ((fence, 2), (busy, 1)):
+        written_once(database, each, steps)
 
 
 async def test_a_database_that_takes_no_writes_for_a_while_is_waited_for(
