@@ -15,6 +15,7 @@ class Room:
         self._things, self._size = things, size
         self._queue: deque[tuple[asyncio.Future[None], int]] = deque()
         self._inside = self._weight = 0
+        self._woken = 0  # were let in, and have not resumed
 
     @property
     def waiting(self) -> int:
@@ -23,7 +24,7 @@ class Room:
 
     async def enter(self, weight: int) -> None:
         """Return once there is room, at once if there is. Each that has entered leaves, with the same weight."""
-        if not self._queue and self._fits(weight):
+        if not self._queue and not self._woken and self._fits(weight):
             self._let_in(weight)
             return
         turn = asyncio.get_running_loop().create_future()
@@ -34,8 +35,11 @@ class Room:
             if turn.cancelled():
                 self._next()
             else:  # it was let in, and never learned of it
+                self._woken -= 1
                 self.leave(weight)
             raise
+        self._woken -= 1
+        self._next()  # who came meanwhile queued behind it
 
     def leave(self, weight: int) -> None:
         self._inside -= 1
@@ -57,4 +61,5 @@ class Room:
             self._queue.popleft()
             if not turn.done():
                 self._let_in(weight)
+                self._woken += 1
                 turn.set_result(None)

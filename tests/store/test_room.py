@@ -51,6 +51,34 @@ async def test_what_is_heavier_than_the_room_is_let_in_alone() -> None:
     assert inside(tasks) == [True, True, True]
 
 
+async def test_nobody_passes_who_was_let_in_and_has_not_resumed() -> None:
+    room, order = Room(things=2, size=100), list[str]()
+
+    async def enter(name: str) -> None:
+        await room.enter(1)
+        order.append(name)
+
+    await entering(room, 1, 1)
+    first = asyncio.create_task(enter("first"))
+    await turn()
+    second = asyncio.create_task(enter("second"))  # its turn of the loop comes before the first's
+    room.leave(1)
+    room.leave(1)
+    await turn()
+    assert first.done() and second.done()
+    assert order == ["first", "second"]
+
+
+async def test_who_comes_while_another_gives_up_its_place_is_let_in() -> None:
+    room = Room(things=1, size=100)
+    tasks = await entering(room, 1, 1)
+    tasks += [asyncio.create_task(room.enter(1))]
+    room.leave(1)
+    tasks[1].cancel()
+    await turn()
+    assert tasks[1].cancelled() and tasks[2].done()
+
+
 async def test_who_gives_up_waiting_makes_way() -> None:
     room = Room(things=9, size=100)
     tasks = await entering(room, 60, 50, 40)
