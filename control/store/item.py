@@ -182,12 +182,12 @@ class Batch:
     def marks(self) -> dict[str, Any] | None:
         """The parameters of `write_marks`. Of two writes of one mark the later stands."""
         rows = {
-            (fence.run_id, *_MARK_KEY(mark)): (*_named(fence), *mark)
+            (*_named(fence), *_MARK_KEY(mark)): (*_named(fence), *mark)
             for fence, items in self.groups.items()
             for item in items
             for mark in item.marks
         }
-        return self._rare(("run", "epoch", *_WRITE), list(rows.values()))
+        return self._rare((*_NAMED, *_WRITE), list(rows.values()))
 
     def approvals(self) -> dict[str, Any] | None:
         """The parameters of `open_approvals`, or None where nothing is asked."""
@@ -208,7 +208,7 @@ class Batch:
             for fence, a in self._asked()
             if isinstance(q := a.question, Question)
         ]
-        asked = ("run", "epoch", "interrupt", "checkpoint", "node", "kind", "title", "packet", "schema", "expires_in")
+        asked = (*_NAMED, "interrupt", "checkpoint", "node", "kind", "title", "packet", "schema", "expires_in")
         names = (*asked, "due_in", "gate")
         return self._rare(names, rows)
 
@@ -228,13 +228,13 @@ class Batch:
             for fence, a in self._asked()
             if isinstance(s := a.question, Suspension)
         ]
-        names = ("run", "epoch", "interrupt", "checkpoint", "node", "kind", "due_at", "span", "signal")
+        names = (*_NAMED, "interrupt", "checkpoint", "node", "kind", "due_at", "span", "signal")
         return self._rare(names, rows)
 
     def effects(self) -> dict[str, Any] | None:
         """The parameters of `write_effects`. Of two writes of one effect the later stands."""
         rows = {
-            (fence.run_id, e.key): (
+            (*_named(fence), e.key): (
                 *_named(fence),
                 e.key,
                 e.name,
@@ -250,13 +250,13 @@ class Batch:
             for item in items
             for e in item.effects
         }
-        names = ("run", "epoch", "key", "name", "kind", "state", "calls", "outcome_type", "outcome", "how", "error")
+        names = (*_NAMED, "key", "name", "kind", "state", "calls", "outcome_type", "outcome", "how", "error")
         return self._rare(names, list(rows.values()))
 
     def spends(self) -> dict[str, Any] | None:
         """The parameters of `write_spends`, or None where nothing was spent."""
         rows = [(*_named(fence), *row) for fence, items in self.groups.items() for item in items for row in item.spends]
-        return self._rare(("run", "epoch", "key", "usd", "tokens"), rows)
+        return self._rare((*_NAMED, "key", "usd", "tokens"), rows)
 
     def settled(self) -> dict[str, Any] | None:
         """The parameters of `settle`, or None where no attempt ends that was given an answer."""
@@ -266,7 +266,7 @@ class Batch:
             for item in items
             if item.ending and item.ending.settles
         ]
-        return self._rare(("run", "epoch", "pending"), rows)
+        return self._rare((*_NAMED, "pending"), rows)
 
     def _asked(self) -> list[tuple[Fence, Asked]]:
         return [(fence, a) for fence, items in self.groups.items() for item in items for a in item.asked]
@@ -281,9 +281,12 @@ class Batch:
         }
 
 
-def _named(fence: Fence) -> tuple[str, str]:
-    """The run and its epoch, for the queries that follow the flush."""
-    return str(fence.run_id), str(fence.epoch)
+_NAMED = ("tenant", "run", "epoch")
+
+
+def _named(fence: Fence) -> tuple[str, str, str]:
+    """Whose run, which, and its epoch, for the queries that follow the flush: a run's id is unique in its tenant."""
+    return fence.tenant, str(fence.run_id), str(fence.epoch)
 
 
 _CHECKPOINT = ("ns", "id", "parent", "checkpoint", "metadata")

@@ -41,9 +41,9 @@ async def installation(conninfo: str, *, login: bool = True, **settings: Any) ->
         yield app
 
 
-def claimed(conninfo: str, *, tenant: str = "default", thread: str | None = None) -> Fence:
+def claimed(conninfo: str, *, tenant: str = "default", thread: str | None = None, run_id: UUID | None = None) -> Fence:
     """A run that a worker holds under epoch 1, made past row security."""
-    fence = Fence(tenant, uuid4(), thread or f"thread-{uuid4()}", 1, uuid4())
+    fence = Fence(tenant, run_id or uuid4(), thread or f"thread-{uuid4()}", 1, uuid4())
     row = {"tenant": tenant, "run": fence.run_id, "thread": fence.thread_id, "worker": fence.worker_id}
     execute(conninfo, _CLAIMED, row)
     return fence

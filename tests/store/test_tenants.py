@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import operator
-from typing import Annotated, Any, LiteralString, TypedDict
+from dataclasses import replace
+from typing import Annotated, Any, Final, LiteralString, TypedDict
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -14,7 +16,8 @@ from langgraph.types import Command, interrupt
 from psycopg.rows import dict_row
 
 from control.core.problem import Refusal
-from control.store.item import Batch
+from control.core.question import Question, Suspension
+from control.store.item import Asked, Batch, EffectRow, Ending, Fence, Item, SpendRow, WriteRow
 from tests.store.holding import claimed, execute, installation, put, under, until_blocked
 
 pytestmark = pytest.mark.installed
@@ -128,6 +131,59 @@ async def test_an_item_of_a_tenant_that_its_flush_did_not_name_is_not_written(
     assert isinstance(told[0], dict)
     assert isinstance(told[1], Refusal) and told[1].code == "claim-lost"
     assert execute(database, "select thread_id from checkpoints") == [("a",)]
+
+
+OWN: Final = {
+    "checkpoint_writes": "thread_id, convert_from(blob, 'UTF8')",
+    "control.approval": "tenant, title",
+    "control.wait": "tenant, signal",
+    "control.effect": "tenant, name",
+    "control.spend": "tenant, tokens::text",
+    "control.spend_hour": "tenant, tokens::text",
+}
+
+
+def item(fence: Fence, **given: Any) -> Item:
+    return Item(fence, asyncio.get_running_loop().create_future(), **given)
+
+
+def besides(fence: Fence, word: str) -> Item:
+    """A row of each kind that is written after the flush itself, all with this word in them."""
+    return item(
+        fence,
+        marks=[WriteRow("", "c", "task", "", "-1", "__error__", "", word.encode())],
+        asked=[
+            Asked(Question("question", "input", word, "{}", None), "c", "node"),
+            Asked(Suspension("signal", "signal", signal=word), "c", "node"),
+        ],
+        effects=[EffectRow("key", word, "effect", "began", 1)],
+        spends=[SpendRow("key", "0.5", word)],
+    )
+
+
+async def test_two_tenants_runs_with_one_id_share_a_flush_and_no_row(database: str) -> None:
+    run_id, words = uuid4(), {"a": "1", "b": "2"}
+    fences = {tenant: claimed(database, tenant=tenant, thread=tenant, run_id=run_id) for tenant in words}
+    async with installation(database) as app:
+        await asyncio.gather(*(app.flusher.write(besides(fences[tenant], word)) for tenant, word in words.items()))
+        assert app.flusher.flushes == 1
+        for table, columns in OWN.items():
+            assert execute(database, f"select {columns} from {table} order by 1, 2") == list(words.items()), table
+
+
+async def test_an_ending_takes_in_the_answers_of_its_own_tenant(database: str) -> None:
+    """Both runs have one id and end in one flush; the second waits for nothing more."""
+    run_id, pending = uuid4(), {"a": ("signal",), "b": ()}
+    fences = {tenant: claimed(database, tenant=tenant, thread=tenant, run_id=run_id) for tenant in pending}
+    async with installation(database) as app:
+        for fence in fences.values():
+            await app.flusher.write(besides(fence, "1"))
+        execute(database, "update control.wait set fired_at = opened_at")
+        end = Ending(0, "suspended", "interrupted", "waiting", None, False, 0, settles=True)
+        endings = [item(fences[tenant], ending=replace(end, pending=left)) for tenant, left in pending.items()]
+        await asyncio.gather(*(app.flusher.write(ending) for ending in endings))
+        assert app.flusher.flushes == 3
+    assert execute(database, "select tenant from control.wait where delivered_at is not null") == [("b",)]
 
 
 @pytest.mark.parametrize("act", ["write", "delete", "copy from", "copy to", "prune"])

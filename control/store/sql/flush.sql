@@ -129,10 +129,10 @@ left join control.run r on r.tenant = w.tenant and r.run_id = w.run_id;
 -- locks: checkpoint_writes
 insert into checkpoint_writes (thread_id, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, blob)
 select r.thread_id, w.ns, w.id, w.task, w.path, w.idx, w.channel, w.type, w.blob
-from unnest(%(run)s::uuid[], %(epoch)s::bigint[], %(ns)s::text[], %(id)s::text[], %(task)s::text[], %(path)s::text[],
-            %(idx)s::int[], %(channel)s::text[], %(type)s::text[], %(blob)s::bytea[])
-    as w(run_id, epoch, ns, id, task, path, idx, channel, type, blob)
-join control.run r on r.run_id = w.run_id and r.epoch = w.epoch and r.tenant = any (%(tenants)s)
+from unnest(%(tenant)s::text[], %(run)s::uuid[], %(epoch)s::bigint[], %(ns)s::text[], %(id)s::text[], %(task)s::text[],
+            %(path)s::text[], %(idx)s::int[], %(channel)s::text[], %(type)s::text[], %(blob)s::bytea[])
+    as w(tenant, run_id, epoch, ns, id, task, path, idx, channel, type, blob)
+join control.run r on r.tenant = w.tenant and r.run_id = w.run_id and r.epoch = w.epoch
      and r.last_flush = %(flush)s
 on conflict (thread_id, checkpoint_ns, checkpoint_id, task_id, idx)
 do update set channel = excluded.channel, type = excluded.type, blob = excluded.blob;
@@ -146,11 +146,12 @@ insert into control.approval (tenant, run_id, interrupt_id, checkpoint_id, node,
 select r.tenant, r.run_id, a.interrupt_id, a.checkpoint_id, a.node, a.kind, a.title, a.packet,
        sha256(convert_to(a.packet, 'UTF8')), a.schema::jsonb, r.progress_at, r.progress_at + a.expires_in,
        r.progress_at + a.due_in, a.gate::jsonb
-from unnest(%(run)s::uuid[], %(epoch)s::bigint[], %(interrupt)s::text[], %(checkpoint)s::text[], %(node)s::text[],
-            %(kind)s::text[], %(title)s::text[], %(packet)s::text[], %(schema)s::text[], %(expires_in)s::interval[],
-            %(due_in)s::interval[], %(gate)s::text[])
-    as a(run_id, epoch, interrupt_id, checkpoint_id, node, kind, title, packet, schema, expires_in, due_in, gate)
-join control.run r on r.run_id = a.run_id and r.epoch = a.epoch and r.tenant = any (%(tenants)s)
+from unnest(%(tenant)s::text[], %(run)s::uuid[], %(epoch)s::bigint[], %(interrupt)s::text[], %(checkpoint)s::text[],
+            %(node)s::text[], %(kind)s::text[], %(title)s::text[], %(packet)s::text[], %(schema)s::text[],
+            %(expires_in)s::interval[], %(due_in)s::interval[], %(gate)s::text[])
+    as a(tenant, run_id, epoch, interrupt_id, checkpoint_id, node, kind, title, packet, schema, expires_in, due_in,
+         gate)
+join control.run r on r.tenant = a.tenant and r.run_id = a.run_id and r.epoch = a.epoch
      and r.last_flush = %(flush)s
 on conflict (tenant, run_id, interrupt_id) do nothing;
 
@@ -160,10 +161,10 @@ on conflict (tenant, run_id, interrupt_id) do nothing;
 insert into control.wait (tenant, run_id, interrupt_id, checkpoint_id, node, kind, due_at, signal, opened_at)
 select r.tenant, r.run_id, t.interrupt_id, t.checkpoint_id, t.node, t.kind, coalesce(t.due_at, r.progress_at + t.span),
        t.signal, r.progress_at
-from unnest(%(run)s::uuid[], %(epoch)s::bigint[], %(interrupt)s::text[], %(checkpoint)s::text[], %(node)s::text[],
-            %(kind)s::text[], %(due_at)s::timestamptz[], %(span)s::interval[], %(signal)s::text[])
-    as t(run_id, epoch, interrupt_id, checkpoint_id, node, kind, due_at, span, signal)
-join control.run r on r.run_id = t.run_id and r.epoch = t.epoch and r.tenant = any (%(tenants)s)
+from unnest(%(tenant)s::text[], %(run)s::uuid[], %(epoch)s::bigint[], %(interrupt)s::text[], %(checkpoint)s::text[],
+            %(node)s::text[], %(kind)s::text[], %(due_at)s::timestamptz[], %(span)s::interval[], %(signal)s::text[])
+    as t(tenant, run_id, epoch, interrupt_id, checkpoint_id, node, kind, due_at, span, signal)
+join control.run r on r.tenant = t.tenant and r.run_id = t.run_id and r.epoch = t.epoch
      and r.last_flush = %(flush)s
 on conflict (tenant, run_id, interrupt_id) do nothing;
 
@@ -174,11 +175,11 @@ insert into control.effect (tenant, run_id, effect_key, name, kind, state, calls
                             error, began_at, ended_at)
 select r.tenant, r.run_id, x.key, x.name, x.kind, x.state, x.calls, r.epoch, x.outcome_type, x.outcome, x.how, x.error,
        r.progress_at, case when x.state <> 'began' then r.progress_at end
-from unnest(%(run)s::uuid[], %(epoch)s::bigint[], %(key)s::text[], %(name)s::text[], %(kind)s::text[],
-            %(state)s::text[], %(calls)s::int[], %(outcome_type)s::text[], %(outcome)s::bytea[], %(how)s::text[],
-            %(error)s::text[])
-    as x(run_id, epoch, key, name, kind, state, calls, outcome_type, outcome, how, error)
-join control.run r on r.run_id = x.run_id and r.epoch = x.epoch and r.tenant = any (%(tenants)s)
+from unnest(%(tenant)s::text[], %(run)s::uuid[], %(epoch)s::bigint[], %(key)s::text[], %(name)s::text[],
+            %(kind)s::text[], %(state)s::text[], %(calls)s::int[], %(outcome_type)s::text[], %(outcome)s::bytea[],
+            %(how)s::text[], %(error)s::text[])
+    as x(tenant, run_id, epoch, key, name, kind, state, calls, outcome_type, outcome, how, error)
+join control.run r on r.tenant = x.tenant and r.run_id = x.run_id and r.epoch = x.epoch
      and r.last_flush = %(flush)s
 on conflict (tenant, run_id, effect_key) do update
 set state = excluded.state, calls = greatest(effect.calls, excluded.calls), epoch = excluded.epoch,
@@ -191,8 +192,9 @@ set state = excluded.state, calls = greatest(effect.calls, excluded.calls), epoc
 -- locks: approval, wait
 with taken as (
     select r.tenant, r.run_id, r.head_checkpoint_id, t.pending
-    from unnest(%(run)s::uuid[], %(epoch)s::bigint[], %(pending)s::text[]) as t(run_id, epoch, pending)
-    join control.run r on r.run_id = t.run_id and r.epoch = t.epoch and r.tenant = any (%(tenants)s)
+    from unnest(%(tenant)s::text[], %(run)s::uuid[], %(epoch)s::bigint[], %(pending)s::text[])
+        as t(tenant, run_id, epoch, pending)
+    join control.run r on r.tenant = t.tenant and r.run_id = t.run_id and r.epoch = t.epoch
          and r.last_flush = %(flush)s
 ), approvals as (
     update control.approval a set delivered_at = control.clock() from taken t
@@ -210,9 +212,10 @@ where w.tenant = t.tenant and w.run_id = t.run_id and w.fired_at is not null and
 with spent as (
     insert into control.spend (tenant, run_id, spend_key, usd, tokens, at)
     select r.tenant, r.run_id, s.key, s.usd, s.tokens, r.progress_at
-    from unnest(%(run)s::uuid[], %(epoch)s::bigint[], %(key)s::text[], %(usd)s::numeric[], %(tokens)s::bigint[])
-        as s(run_id, epoch, key, usd, tokens)
-    join control.run r on r.run_id = s.run_id and r.epoch = s.epoch and r.tenant = any (%(tenants)s)
+    from unnest(%(tenant)s::text[], %(run)s::uuid[], %(epoch)s::bigint[], %(key)s::text[], %(usd)s::numeric[],
+                %(tokens)s::bigint[])
+        as s(tenant, run_id, epoch, key, usd, tokens)
+    join control.run r on r.tenant = s.tenant and r.run_id = s.run_id and r.epoch = s.epoch
          and r.last_flush = %(flush)s
     on conflict do nothing
     returning tenant, usd, tokens, date_trunc('hour', at, 'UTC') as hour
