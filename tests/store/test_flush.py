@@ -47,33 +47,58 @@ async def test_a_flush_takes_half_of_the_runs_that_write_unless_they_are_few(
             assert app.flusher.flushes == number * flushes
 
 
+# What a head resets, or leaves where there is none.
+_TRIED = (
+    "update control.run set crashes = 2, retries = 1, blocked_in = 'a', execution = 'interrupted' where run_id = %s"
+)
+
+
+def row_of(conninfo: str, fence: Fence) -> dict[str, Any]:
+    """The run's row without what differs from run to run; instead, whether head and time are those of its last rows."""
+    query = """
+        select to_jsonb(r) - array['run_id', 'thread_id', 'worker_id', 'created_at', 'since', 'claimed_at',
+                                   'progress_at', 'head_checkpoint_id', 'last_flush', 'ledger_hash']
+               || jsonb_build_object(
+                   'last_head', r.head_checkpoint_id is not distinct from (
+                       select max(checkpoint_id) from checkpoints c where c.thread_id = r.thread_id),
+                   'last_time', r.progress_at = (select max(at) from control.ledger e where e.run_id = r.run_id))
+        from control.run r where run_id = %s"""
+    [(row,)] = execute(conninfo, query, (fence.run_id,))
+    return dict(row)
+
+
 async def test_the_short_form_of_a_flush_writes_what_the_long_one_does(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     short, long = claimed(database), claimed(database)
+    forms: dict[Fence, list[bool]] = {short: [], long: []}
+    will_do = Batch.short
+
+    def form(batch: Batch) -> bool:
+        [fence] = batch.groups
+        forms[fence].append(fence == short and will_do(batch))
+        return forms[fence][-1]
+
+    monkeypatch.setattr(Batch, "short", form)
+    rows: dict[Fence, list[dict[str, Any]]] = {short: [], long: []}
     async with installation(database) as app:
         for fence in (short, long):
+            execute(database, _TRIED, (fence.run_id,))
+            await written(await linger(app, fence))
+            rows[fence].append(row_of(database, fence))
             config = await put(app, under(fence), state=[1])
             await app.saver.aput_writes(config, [("a", [1])], "task", "~p, node")
             await put(app, config, step=1, text="more")
-            monkeypatch.setattr(Batch, "short", lambda _: False)  # for the other
-    rows = [
-        execute(
-            database,
-            "select (to_jsonb(r) - array['run_id', 'thread_id', 'worker_id', 'created_at', 'since', 'claimed_at',"
-            " 'progress_at', 'head_checkpoint_id', 'last_flush', 'ledger_hash'])::text,"
-            " r.head_checkpoint_id = (select max(checkpoint_id) from checkpoints c where c.thread_id = r.thread_id),"
-            " r.progress_at = (select max(at) from control.ledger e where e.run_id = r.run_id)"
-            " from control.run r where run_id = %s",
-            (fence.run_id,),
-        )
-        for fence in (short, long)
-    ]
-    assert rows[0] == rows[1]
-    assert rows[0][0][1:] == (True, True)
+            rows[fence].append(row_of(database, fence))
+    assert forms == {short: [True] * 4, long: [False] * 4}
+    assert rows[short] == rows[long]
+    told = [tuple(row[name] for name in ("crashes", "retries", "execution", "blocked_in")) for row in rows[short]]
+    assert told == [(2, 1, "interrupted", None), (0, 0, "runnable", None)]
+    assert all(row["last_head"] and row["last_time"] for row in rows[short])
     for fence in (short, long):
-        assert steps(database, fence) == [0, 1]
-        assert verify(ledger(database, fence.run_id), head=head_of(database, fence.run_id)) is None
+        entries = ledger(database, fence.run_id)
+        assert [entry.body.get("step") for entry in entries] == [None, 0, 1]
+        assert verify(entries, head=head_of(database, fence.run_id)) is None
 
 
 async def linger(app: App, fence: Fence) -> Item:
