@@ -159,7 +159,10 @@ class Settings(BaseSettings):
     flush_queue_limit: _Limit = _ours(
         1000, "How many checkpoint writes may wait to be committed before the runs behind them wait too."
     )
-    flush_queue_limit_mb: _Limit = _ours(64, "How many megabytes these writes may have in all.")
+    flush_queue_limit_mb: _Limit = _ours(
+        64,
+        "How many megabytes the writes in the queue may have in all. Each writer held back keeps its own besides.",
+    )
     flush_batch_limit: _Limit = _ours(200, "How many checkpoint writes one transaction commits at most.")
 
     @field_validator("database_url", "database_direct_url")
