@@ -28,7 +28,7 @@ from control.core.execution import Head, classify
 from control.core.superstep import BRANCH, SENDS, START, Channel, Question, Recorded, Trace
 from control.store import sql
 
-_HEADS: Final = sql.read("checkpoints")["heads"]
+_HEADS: Final = sql.numbered(sql.read("checkpoints")["heads"])
 NULL_TASK: Final = "00000000-0000-0000-0000-000000000000"
 _CONTROL: Final = frozenset({"__error__", "__error_source_node__", "__interrupt__", "__resume__"})
 _NOT_STATE: Final = frozenset({SENDS, "__no_writes__", "__return__", "__previous__"})
@@ -43,15 +43,15 @@ _SEND: Final = re.compile(
 
 async def heads(conn: psycopg.AsyncConnection[Any], thread_ids: Sequence[str]) -> dict[str, Head]:
     """The head of every thread asked for, in one statement; a thread without rows is `none`."""
-    async with conn.cursor(row_factory=class_row(_Row)) as cursor:
-        await cursor.execute(_HEADS, {"threads": list(thread_ids)})
+    async with psycopg.AsyncRawCursor(conn, row_factory=class_row(_Row)) as cursor:
+        await cursor.execute(_HEADS.text, [list(thread_ids)])
         return {row.thread_id: _head(row) for row in await cursor.fetchall()}
 
 
 def heads_sync(conn: psycopg.Connection[Any], thread_ids: Sequence[str]) -> dict[str, Head]:
     """`heads` over a blocking connection."""
-    with conn.cursor(row_factory=class_row(_Row)) as cursor:
-        cursor.execute(_HEADS, {"threads": list(thread_ids)})
+    with psycopg.RawCursor(conn, row_factory=class_row(_Row)) as cursor:
+        cursor.execute(_HEADS.text, [list(thread_ids)])
         return {row.thread_id: _head(row) for row in cursor.fetchall()}
 
 

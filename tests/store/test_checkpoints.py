@@ -249,7 +249,7 @@ def crowd(conn: psycopg.Connection[Any], saver: PostgresSaver, dsn: str) -> dict
     return expected
 
 
-class Counting(psycopg.Cursor[Any]):
+class Counting(psycopg.RawCursor[Any]):
     executed = 0
 
     def execute(self, *args: Any, **kwargs: Any) -> Any:
@@ -257,8 +257,11 @@ class Counting(psycopg.Cursor[Any]):
         return super().execute(*args, **kwargs)
 
 
-def test_one_statement_serves_a_thousand_threads(crowd: dict[str, Execution], dsn: str) -> None:
-    with psycopg.connect(dsn, cursor_factory=Counting) as conn:
+def test_one_statement_serves_a_thousand_threads(
+    crowd: dict[str, Execution], dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(psycopg, "RawCursor", Counting)
+    with psycopg.connect(dsn) as conn:
         Counting.executed = 0
         found = heads_sync(conn, [*crowd, "unknown"])
         assert Counting.executed == 1

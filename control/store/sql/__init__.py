@@ -36,7 +36,7 @@ def numbered(query: LiteralString) -> Numbered:
     """The query with its parameters numbered in the order in which they first appear."""
     names = tuple(dict.fromkeys(_PARAMETER.findall(query)))
     text = _PARAMETER.sub(lambda match: f"${names.index(match[1]) + 1}", query)
-    return Numbered(text, names)
+    return Numbered(text.replace("%%", "%"), names)
 
 
 def without(query: LiteralString, mark: str) -> LiteralString:
