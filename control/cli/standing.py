@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,8 +15,10 @@ from control.core.run_status import RunStatus
 from control.core.translation import WORDS
 
 if TYPE_CHECKING:
+    from control.core.execution import Head
     from control.runtime.authority import Authority
-    from control.runtime.commands import Control
+    from control.runtime.commands import Control, Now
+    from control.store.database import Connection
     from control.store.questions import Approval
     from control.store.runs import Run
 
@@ -52,14 +55,13 @@ async def find(control: Control, name: str) -> UUID:
 
 async def standing(control: Control, run_id: UUID, *, close: bool = False) -> Standing:
     """The run as it stands; `close` reads its questions and effects too. Raises `no-such-run`."""
-    from control.store import listing, questions
-    from control.store.checkpoints import heads
+    from control.store import listing, questions, runs
 
     async with control.transaction() as conn:
         authority = await control.authority(conn)
-        now = await control.read(conn, run_id, authority=authority)
+        now = await control.look(conn, await runs.read_run(conn, control.tenant, run_id))
         run, facts = now.run, now.facts
-        head = (await heads(conn, [run.thread_id]))[run.thread_id] if run.worker_id is not None else None
+        head, _ = await asyncio.gather(_head(conn, run), _require_seen(authority, now))
         asking = (*(ask.node for ask in facts.asks), *(wait.node for wait in facts.waits))
         return Standing(
             run,
@@ -72,6 +74,21 @@ async def standing(control: Control, run_id: UUID, *, close: bool = False) -> St
             effects=tuple(await listing.effects(conn, control.tenant, run_id)) if close else (),
             named=close and await questions.last_decided(conn, run) is not None,
         )
+
+
+async def _head(conn: Connection, run: Run) -> Head | None:
+    """Where the thread of a run stands that a worker holds."""
+    from control.store.checkpoints import heads
+
+    return (await heads(conn, [run.thread_id]))[run.thread_id] if run.worker_id is not None else None
+
+
+async def _require_seen(authority: Authority, now: Now) -> None:
+    """Ask policy, while the database reads the head: the two take longest of a look. Raises `no-such-run`."""
+    from control.store import runs
+
+    if not authority.sees(*now.seen):
+        raise runs.unknown(now.run.run_id)
 
 
 def brief(standing: Standing) -> dict[str, Any]:

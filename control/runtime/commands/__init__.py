@@ -143,13 +143,10 @@ class Control:
         where = (await self.authority(conn)).visible().where
         return await runs.find_run(conn, self.tenant, name, where=where, stall_after=self.stall_after)
 
-    async def read(self, conn: Connection, run_id: UUID, *, authority: Authority | None = None) -> Now:
-        """A run that the principal may read, as it stands. Raises `no-such-run`.
-
-        authority: what `authority` returned in this transaction, where the caller needs it as well.
-        """
+    async def read(self, conn: Connection, run_id: UUID) -> Now:
+        """A run that the principal may read, as it stands. Raises `no-such-run`."""
         now = await self.look(conn, await runs.read_run(conn, self.tenant, run_id))
-        if not (authority or await self.authority(conn)).sees(*now.seen):
+        if not (await self.authority(conn)).sees(*now.seen):
             raise runs.unknown(run_id)
         return now
 
