@@ -29,7 +29,7 @@ dev: $(VENV)/run.stamp  ## the database, a worker and the workflows of langgraph
 
 # The last part is a sample on the PostgreSQL of the operating system, skipped where it has none. pytest ends with 5
 # where it finds nothing to run, as ARGS may well want for some of the parts.
-test: $(VENV)/dev.stamp  ## every test, in under ten minutes on two cores
+test: $(VENV)/dev.stamp  ## every test, in about twelve minutes on two cores
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --max-worker-restart 0 -m 'not prove and not alone' $(ARGS) $(if $(ARGS),|| [ $$? -eq 5 ])
 	@$(BIN)/python -m pytest -m 'alone and not prove' $(ARGS) || [ $$? -eq 5 ]
 	@CONTROL_TEST_POSTGRES=installed $(BIN)/python -m pytest -n $(JOBS) --dist loadfile \
