@@ -85,10 +85,7 @@ async def _head(conn: Connection, run: Run) -> Head | None:
 
 async def _require_seen(authority: Authority, now: Now) -> None:
     """Ask policy, while the database reads the head: the two take longest of a look. Raises `no-such-run`."""
-    from control.store import runs
-
-    if not authority.sees(*now.seen):
-        raise runs.unknown(now.run.run_id)
+    authority.require_seen(*now.seen)
 
 
 def brief(standing: Standing) -> dict[str, Any]:

@@ -120,6 +120,11 @@ class Authority:
         """Whether the run exists, as far as this principal is told."""
         return isinstance(self.judge("read", resource(run, status)), Permit)
 
+    def require_seen(self, run: Seen, status: Status) -> None:
+        """Raises `no-such-run` where it does not exist for this principal."""
+        if not self.sees(run, status):
+            raise unknown(run.run_id)
+
     def visible(self) -> Filter:
         """The runs that it may read, for a list. Each is asked for by `sees` once more before it is shown."""
         return self.policy.visible(self.principal) if self.principal.covers("read") else Filter(NEVER)

@@ -146,8 +146,7 @@ class Control:
     async def read(self, conn: Connection, run_id: UUID) -> Now:
         """A run that the principal may read, as it stands. Raises `no-such-run`."""
         now = await self.look(conn, await runs.read_run(conn, self.tenant, run_id))
-        if not (await self.authority(conn)).sees(*now.seen):
-            raise runs.unknown(run_id)
+        (await self.authority(conn)).require_seen(*now.seen)
         return now
 
     async def look(self, conn: Connection, run: Run) -> Now:
