@@ -112,16 +112,21 @@ values (gen_random_uuid(), 'worker', 'h', 1, %(digests)s, clock_timestamp() - in
 """
 
 
+async def left_before(node: str, stage: Stage, *, cues: Cues, troupe: Troupe) -> tuple[UUID, int, int]:
+    """A run, the old worker that was killed in the node, and the new one, the only one that is left."""
+    old = troupe.hire(OLD)
+    cues.give(node, "hold")
+    run_id = await run_of(stage, "flow", cues)
+    await cues.until_seen(node)
+    troupe.kill(old)
+    cues.take(node)
+    return run_id, old, troupe.hire(NEW)
+
+
 async def test_a_run_whose_version_is_gone_goes_on_where_it_fits(database: str, cues: Cues, troupe: Troupe) -> None:
     """It stands before `c`, which both versions have."""
     async with staged(database, graphs(flow="line"), work=False) as stage:
-        old = troupe.hire(OLD)
-        cues.give("c", "hold")
-        run_id = await run_of(stage, "flow", cues)
-        await cues.until_seen("c")
-        troupe.kill(old)
-        cues.take("c")
-        new = troupe.hire(NEW)
+        run_id, old, new = await left_before("c", stage, cues=cues, troupe=troupe)
         await stage.until(run_id, "succeeded")
         assert epochs(stage, run_id) == [(1, who(troupe, old)), (2, who(troupe, new))]
         adopted = one(stage, run_id, "adopted").body
@@ -133,13 +138,7 @@ async def test_a_run_whose_version_is_gone_goes_on_where_it_fits(database: str, 
 async def blocked(database: str, cues: Cues, troupe: Troupe) -> AsyncIterator[tuple[Stage, UUID]]:
     """A run that stands before `b`, which the only version that is left does not have. It says so, and what helps."""
     async with staged(database, graphs(flow="line"), work=False) as stage:
-        old = troupe.hire(OLD)
-        cues.give("b", "hold")
-        run_id = await run_of(stage, "flow", cues)
-        await cues.until_seen("b")
-        troupe.kill(old)
-        cues.take("b")
-        new = troupe.hire(NEW)
+        run_id, old, new = await left_before("b", stage, cues=cues, troupe=troupe)
         await until_blocked(stage, run_id)
         assert epochs(stage, run_id) == [(1, who(troupe, old)), (2, who(troupe, new))]
         assert cues.seen() == ["a", "b"], "the new version entered none of its nodes"
